@@ -9,7 +9,7 @@
 //!             ids      message id,                channel number      → seq     the journal (H14)
 //!             numbers  hash(channel, client_msg_no), hash32(sender)   → seq     duplicates (H34)
 //!             senders  hash(channel, sender),     0                   → newest seq
-//!    filter   10 bits a message over (channel, sender, client_msg_no)
+//!    filters  10 bits a key: (channel, sender, client_msg_no), and (channel, sender)
 //!  footer   directory of the sections, and per section: channels by key with first, last, count and head; the same by
 //!           hash; block offsets; first key of each table page
 //!  trailer  where the footer is, crc

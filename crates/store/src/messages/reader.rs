@@ -43,7 +43,8 @@ struct Section {
     ids: Table,
     numbers: Table,
     senders: Table,
-    filter: Filter,
+    number_filter: Filter,
+    sender_filter: Filter,
 }
 
 struct Filter {
@@ -51,6 +52,17 @@ struct Filter {
     len: usize,
     crc: u32,
     lines: OnceLock<Bytes>,
+}
+
+impl Filter {
+    fn new(entry: &[u8], at: usize) -> Self {
+        Self {
+            at: u64_at(entry, at),
+            len: u32_at(entry, at + 8) as usize,
+            crc: u32_at(entry, at + 12),
+            lines: OnceLock::new(),
+        }
+    }
 }
 
 /// A channel's entry in a section, decoded.
@@ -175,12 +187,8 @@ fn parse_section(entry: &[u8], parts: &Bytes) -> Option<Section> {
         ids: table(56)?,
         numbers: table(72)?,
         senders: table(88)?,
-        filter: Filter {
-            at: u64_at(entry, 104),
-            len: u32_at(entry, 112) as usize,
-            crc: u32_at(entry, 116),
-            lines: OnceLock::new(),
-        },
+        number_filter: Filter::new(entry, 104),
+        sender_filter: Filter::new(entry, 120),
     })
 }
 
@@ -231,15 +239,21 @@ impl SectionLayer {
         })
     }
 
-    /// All messages of the n-th channel, seqs ascending.
+    /// All messages of the n-th channel, seqs ascending. `last` keeps the last block between calls: neighbouring channels share
+    /// blocks.
     pub(crate) fn for_each(
         &self,
         n: usize,
+        last: &mut Option<(usize, Bytes)>,
         mut f: impl FnMut(MessageSeq, Record) -> Result<()>,
     ) -> Result<()> {
         let entry = self.entry(n);
         for number in entry.block..=self.last_block(entry).0 {
-            let block = self.block(number)?;
+            let block = match last {
+                Some((at, block)) if *at == number => block.clone(),
+                _ => self.block(number)?,
+            };
+            *last = Some((number, block.clone()));
             for item in self.items(&block, entry, number) {
                 let (seq, record) = item?;
                 f(MessageSeq(seq), self.record(&block, number, record)?)?;
@@ -481,8 +495,8 @@ impl SectionLayer {
         Ok(())
     }
 
-    fn may_have(&self, key: u64) -> Result<bool> {
-        let filter = &self.section().filter;
+    /// Whether the key may be in the table behind the filter.
+    fn may_have(&self, filter: &Filter, key: u64) -> Result<bool> {
         if let Some(lines) = filter.lines.get() {
             return Ok(table::filter_has(lines, key));
         }
@@ -513,11 +527,12 @@ impl Layer for SectionLayer {
 
     /// By hash alone: a collision of 64 bits could show another member's newest seq instead.
     fn last_by(&self, channel: &Channel<'_>, from: &str) -> Result<Option<MessageSeq>> {
-        if self.find(channel).is_none() {
+        let sender = channel.sender(from);
+        if self.find(channel).is_none() || !self.may_have(&self.section().sender_filter, sender)? {
             return Ok(None);
         }
         let mut newest = None;
-        let at = (channel.sender(from), 0);
+        let at = (sender, 0);
         let senders = &self.section().senders;
         senders.descend(&self.file.path, &*self.file.file, at, |seq| {
             newest = Some(MessageSeq(seq));
@@ -610,7 +625,7 @@ impl Layer for SectionLayer {
             return Ok(None);
         };
         let (hash, sender) = (channel.number(number), channel.sender(from));
-        if !self.may_have(hash.with_sender(sender))? {
+        if !self.may_have(&self.section().number_filter, hash.with_sender(sender))? {
             return Ok(None);
         }
         let mut found = None;
