@@ -21,12 +21,14 @@
 //!
 //! A flush file holds sections of many replicas, a merged file of one (H41). A section refers to nothing outside itself.
 
+mod file;
 mod format;
-mod reader;
+mod section;
 mod table;
 mod writer;
 
-pub(crate) use reader::{MessageFile, SectionLayer};
+pub(crate) use file::MessageFile;
+pub(crate) use section::SectionLayer;
 pub(crate) use writer::FileWriter;
 
 /// Folder of the message files.
