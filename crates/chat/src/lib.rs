@@ -19,4 +19,4 @@ pub use command::{Batch, Command, Effect, Outcome, Stamp};
 pub use machine::{Context, Facts, Machine, Needs, Verdict};
 pub use policy::Policy;
 pub use query::{Answer, Query};
-pub use request::{Reply, Request, SendRequest, SendResult, Write};
+pub use request::{CallError, Reply, Request, SendRequest, SendResult, Why, Write};
