@@ -35,6 +35,20 @@ impl Request {
     }
 }
 
+impl Request {
+    /// Bytes this request holds while it is on its way, roughly: what queues are bounded by.
+    pub fn cost(&self) -> usize {
+        /// A request without its payload: enum, texts, map entries.
+        const FIXED: usize = 512;
+        match self {
+            Self::Send(s) => FIXED + s.payload.len(),
+            Self::Admit(_) | Self::Query(_) => FIXED,
+            // At most UIDS_PER_WRITE_MAX uids of typical length.
+            Self::Write(_) => 8 * FIXED,
+        }
+    }
+}
+
 /// Who is behind a SEND. "System" is an internal fact, never derived from a client's string (N1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
