@@ -80,7 +80,7 @@ impl Decoder {
 /// Parses one bracketed value.
 fn parse(text: &Bytes) -> Result<Message, Rejection> {
     let envelope: Envelope<'_> =
-        serde_json::from_slice(text).map_err(|e| reject_unparsable(text, &e))?;
+        serde_json::from_slice(text).map_err(|_| reject_unparsable(text))?;
     let id = envelope
         .id(text)
         .map_err(|(code, message)| reject(None, code, message))?;
@@ -91,14 +91,12 @@ fn parse(text: &Bytes) -> Result<Message, Rejection> {
 }
 
 /// A batch is valid JSON that we do not take; the rest is not JSON.
-fn reject_unparsable(text: &Bytes, error: &serde_json::Error) -> Rejection {
-    if error.is_data() {
-        return reject(None, ErrorCode::InvalidRequest, "not an object");
-    }
+fn reject_unparsable(text: &Bytes) -> Rejection {
     if text.starts_with(b"[") && serde_json::from_slice::<&RawValue>(text).is_ok() {
-        return reject(None, ErrorCode::InvalidRequest, "batches are not supported");
+        reject(None, ErrorCode::InvalidRequest, "batches are not supported")
+    } else {
+        Rejection::syntax()
     }
-    Rejection::syntax()
 }
 
 fn reject(id: Option<Bytes>, code: ErrorCode, message: &'static str) -> Rejection {
