@@ -1,4 +1,5 @@
 //! Every crypto vector: keys, payloads, msgKeys and the whole frames made of them. Spec: wire-protocol 10.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

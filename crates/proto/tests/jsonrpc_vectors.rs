@@ -1,4 +1,5 @@
 //! Every JSON-RPC vector: what clients write, what the reference server writes. Spec: jsonrpc 11.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Every binary vector, both directions. Spec: wire-protocol 15.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Reads `vectors/wkproto.json`: conformance vectors made with the reference server's own codec.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 use bytes::Bytes;
