@@ -218,7 +218,7 @@ proptest! {
 
     /// Around every chunk boundary of the streaming encryption, against a plain implementation.
     #[test]
-    fn payloads_of_any_length(len in prop_oneof![0usize..100, 700usize..900, 1500usize..1600, 20_000usize..20_100]) {
+    fn payloads_of_any_length(len in prop_oneof![0usize..200, 700usize..900, 20_000usize..20_100]) {
         let cipher = checks::cipher();
         let plain: Vec<u8> = (0..len).map(|i| i as u8).collect();
         let mut sealed = BytesMut::new();
