@@ -55,15 +55,17 @@ impl Cipher {
     }
 
     /// Checks the msgKey of `send` (in constant time), then decrypts its payload: msgKey first, so that nobody can
-    /// probe the padding. `scratch` is only storage: the result is split off it, what it held before stays.
+    /// probe the padding. `scratch` is only storage, cleared here: the result is split off its front and the rest of its
+    /// capacity serves the next calls, so that one buffer per thread makes one allocation for many messages (and lives
+    /// as long as any of them).
     pub fn open_send(&self, send: &Send, scratch: &mut BytesMut) -> Result<Bytes, OpenError> {
         let expected = self.send_msg_key(&SendSign::of(send));
         if !equal_in_constant_time(&expected, &send.msg_key) {
             return Err(OpenError::MsgKey);
         }
-        let start = scratch.len();
+        scratch.clear();
         self.decrypt_payload(&send.payload, scratch)?;
-        Ok(scratch.split_off(start).freeze())
+        Ok(scratch.split().freeze())
     }
 
     /// Appends the wire form of `plain` to `out`: [`sealed_len`] bytes.
