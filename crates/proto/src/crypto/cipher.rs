@@ -28,6 +28,8 @@ pub struct Cipher {
     iv: [u8; SALT_BYTES],
 }
 
+const _: () = assert!(size_of::<Cipher>() == 32);
+
 /// Why a SEND cannot be read. Always answered with SENDACK 9. Spec: wire-protocol 10.4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
