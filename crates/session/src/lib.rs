@@ -9,7 +9,20 @@
 //!  delivery ────────▶└─────────┘ ──Close─────▶ driver
 //! ```
 
+mod admission;
+mod handshake;
+mod inbox;
+mod inflight;
+mod limits;
+mod numbers;
+mod open;
+mod output;
+mod recent;
+mod send;
 pub mod session;
+mod target;
+mod view;
+mod window;
 
 pub use session::{
     CloseKind, Config, ConnectRequest, Delivery, Effect, Event, Info, SendPacket, SendResult,

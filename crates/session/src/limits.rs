@@ -29,6 +29,3 @@ pub const TRANSMIT_BYTES_TARGET: usize = 256 * 1024;
 
 /// Errors answered on one JSON-RPC connection. One more: silent close.
 pub const JSON_ERRORS_MAX: u8 = 20;
-
-/// Slots of a queue kept when it runs empty, so that an idle session is small and a quiet one does not allocate for each message.
-pub const IDLE_SLOTS: usize = 4;
