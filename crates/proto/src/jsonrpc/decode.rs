@@ -24,8 +24,8 @@ pub enum Decoded {
     Message(Message, usize),
     /// A message we do not take, and the bytes to drop. The stream goes on behind it.
     Rejected(Rejection, usize),
-    /// Not JSON, or nested too deep. Answer with [`Rejection::syntax`]; nothing after it on this stream can be trusted.
-    /// [`Decoder::reset`] starts afresh, with the next WebSocket message for example.
+    /// Not JSON, or nested too deep. Answer with [`Rejection::syntax`]; nothing after it on this stream can be trusted:
+    /// close, or drop the rest of the WebSocket message. The decoder has forgotten it.
     Syntax,
     /// More than `JSON_BYTES_MAX` in one message: close.
     TooLong,
@@ -66,12 +66,18 @@ impl Decoder {
                     Err(rejection) => Decoded::Rejected(rejection, end),
                 }
             }
-            Scan::Syntax => Decoded::Syntax,
-            Scan::TooLong => Decoded::TooLong,
+            Scan::Syntax => {
+                self.reset();
+                Decoded::Syntax
+            }
+            Scan::TooLong => {
+                self.reset();
+                Decoded::TooLong
+            }
         }
     }
 
-    /// Forgets a half-read message.
+    /// Forgets a half-read message, which the caller drops.
     pub fn reset(&mut self) {
         self.scanner = Scanner::default();
     }
@@ -80,7 +86,7 @@ impl Decoder {
 /// Parses one bracketed value.
 fn parse(text: &Bytes) -> Result<Message, Rejection> {
     let envelope: Envelope<'_> =
-        serde_json::from_slice(text).map_err(|e| reject_unparsable(text, &e))?;
+        serde_json::from_slice(text).map_err(|_| reject_unparsable(text))?;
     let id = envelope
         .id(text)
         .map_err(|(code, message)| reject(None, code, message))?;
@@ -91,14 +97,12 @@ fn parse(text: &Bytes) -> Result<Message, Rejection> {
 }
 
 /// A batch is valid JSON that we do not take; the rest is not JSON.
-fn reject_unparsable(text: &Bytes, error: &serde_json::Error) -> Rejection {
-    if error.is_data() {
-        return reject(None, ErrorCode::InvalidRequest, "not an object");
-    }
+fn reject_unparsable(text: &Bytes) -> Rejection {
     if text.starts_with(b"[") && serde_json::from_slice::<&RawValue>(text).is_ok() {
-        return reject(None, ErrorCode::InvalidRequest, "batches are not supported");
+        reject(None, ErrorCode::InvalidRequest, "batches are not supported")
+    } else {
+        Rejection::syntax()
     }
-    Rejection::syntax()
 }
 
 fn reject(id: Option<Bytes>, code: ErrorCode, message: &'static str) -> Rejection {
