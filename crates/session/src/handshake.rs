@@ -99,7 +99,7 @@ impl Handshake {
         if self.proxy {
             match self.read_proxy_header(turn) {
                 Parsed::NeedMore => return Hello::More,
-                Parsed::None | Parsed::Header(..) => self.proxy = false,
+                Parsed::Absent | Parsed::Header(..) => self.proxy = false,
             }
         }
         if self.protocol.is_none() {
@@ -114,7 +114,7 @@ impl Handshake {
 
     /// A malformed header is no header: then the bytes are no CONNECT either.
     fn read_proxy_header(&mut self, turn: &mut Turn<'_>) -> Parsed {
-        let parsed = proxy::parse(self.inbox.as_slice()).unwrap_or(Parsed::None);
+        let parsed = proxy::parse(self.inbox.as_slice()).unwrap_or(Parsed::Absent);
         if let Parsed::Header(address, len) = parsed {
             self.inbox.skip(len);
             if let Some(address) = address {

@@ -29,3 +29,12 @@ pub const TRANSMIT_BYTES_TARGET: usize = 256 * 1024;
 
 /// Errors answered on one JSON-RPC connection. One more: silent close.
 pub const JSON_ERRORS_MAX: u8 = 20;
+
+/// Effects of one read. A WebSocket message of PINGs would become as many PONG messages, each far larger than its PING; no client says
+/// so much at once. More: silent close. On TCP answers share a buffer, which is one effect.
+pub const READ_EFFECTS_MAX: usize = 8_192;
+
+const _: () = assert!(
+    READ_EFFECTS_MAX >= 2 * IN_FLIGHT_SENDS_MAX + HELD_MAX,
+    "what is legal to have in flight may come in one read"
+);

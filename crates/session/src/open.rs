@@ -11,7 +11,7 @@ use wk_proto::{Flags, MessageId, MessageSeq, Mono, Reason};
 
 use crate::inbox::{Inbox, Next, Protocol};
 use crate::inflight::{Answer, InFlight, Order, Origin};
-use crate::limits::{DRAIN_MS, JSON_ERRORS_MAX};
+use crate::limits::{DRAIN_MS, JSON_ERRORS_MAX, READ_EFFECTS_MAX};
 use crate::numbers::RefusalIds;
 use crate::output::{Dialect, Output, json_error};
 use crate::recent::Recent;
@@ -170,6 +170,7 @@ impl Open {
             Phase::Kicked { .. } | Phase::Draining { .. } => return State::Open(self),
         }
         let protocol = self.protocol();
+        let effects_max = turn.out.effects.len() + READ_EFFECTS_MAX;
         while self.in_flight.has_room() {
             let after = match self.inbox.next(protocol) {
                 Next::More => break,
@@ -180,8 +181,8 @@ impl Open {
                 Next::Broken => After::Close,
             };
             match after {
-                After::Continue => {}
-                After::Close => return closed(turn, CloseKind::Silent),
+                After::Continue if turn.out.effects.len() <= effects_max => {}
+                After::Continue | After::Close => return closed(turn, CloseKind::Silent),
             }
         }
         self.inbox.detach();
@@ -456,5 +457,18 @@ fn invalid(id: Option<Bytes>, message: &'static str) -> Rejection {
         id,
         code: ErrorCode::InvalidRequest,
         message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With the ids' text (some 60 bytes) an idle session stays below 600.
+    #[test]
+    fn an_idle_client_is_small() {
+        let size = size_of::<Open>() + size_of::<crate::Session>();
+        println!("an open session: {size} bytes and two ids");
+        assert!(size <= 540, "{size}");
     }
 }

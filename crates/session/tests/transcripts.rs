@@ -3,6 +3,11 @@
 //! `@` settings, `>` what the client sends in one write (parts joined by ` ; `), `!` what the driver says, `<` what comes out. The `<`
 //! lines are compared; `WK_BLESS=1` rewrites them. See [`Script`] for the words.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a script that does not parse is a failed test"
+)]
+
 mod common;
 
 use std::fmt::Write as _;
