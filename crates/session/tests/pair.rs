@@ -89,7 +89,7 @@ fn acks(client: &mut Client, effects: &[Effect]) -> Vec<Sendack> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(150) })]
 
     #[test]
     fn every_send_has_one_ack_in_the_order_of_its_channel(
