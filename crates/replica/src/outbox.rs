@@ -22,6 +22,8 @@ pub(crate) struct Outbox {
     cursor: Option<OutboxKey>,
     /// Rows beyond `cursor` may be in the store.
     more: bool,
+    /// The removals have waited long enough for an entry to ride on.
+    flush: bool,
 }
 
 #[derive(Debug)]
@@ -93,8 +95,18 @@ impl Outbox {
         }
     }
 
+    /// Time passed.
+    pub(crate) fn tick(&mut self) {
+        self.flush = !self.done.is_empty();
+    }
+
     /// Keys for one `OutboxDone`, at most [`OUTBOX_DONE_MAX`]; give them back with [`Self::restore`] if they are not proposed.
-    pub(crate) fn take_done(&mut self) -> Vec<OutboxKey> {
+    /// `riding`: an entry is made anyway; without one they wait for the next tick.
+    pub(crate) fn take_done(&mut self, riding: bool) -> Vec<OutboxKey> {
+        if !riding && !self.flush && self.done.len() < OUTBOX_DONE_MAX {
+            return Vec::new();
+        }
+        self.flush = false;
         let count = self.done.len().min(OUTBOX_DONE_MAX);
         self.done.drain(..count).collect()
     }
@@ -173,7 +185,9 @@ mod tests {
         assert_eq!(due(&mut outbox, 300), [1]);
         assert_eq!(due(&mut outbox, 300 + OUTBOX_RESULT_MS_MAX), [1], "no result at all");
         outbox.result(key, true, Mono(0));
-        assert_eq!(outbox.take_done(), [key]);
+        assert_eq!(outbox.take_done(false), [], "waits for company");
+        outbox.tick();
+        assert_eq!(outbox.take_done(false), [key]);
         assert!(outbox.is_idle());
     }
 
