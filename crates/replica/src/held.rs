@@ -103,7 +103,8 @@ impl Held {
         if due.is_empty() {
             return;
         }
-        self.rows.retain(|_, number| due.binary_search(number).is_err());
+        self.rows
+            .retain(|_, number| due.binary_search(number).is_err());
         for number in due {
             if let Some(waiter) = self.waiters.get_mut(&number) {
                 waiter.rows_left = 0;
@@ -180,8 +181,14 @@ mod tests {
             }
         }
         fn push(&mut self, ticket: u64, rows: &[OutboxKey], channel: Option<&ChannelKey>) {
-            self.held
-                .push(Ticket(ticket), Reply::Done, rows, channel, LATER, &mut self.out);
+            self.held.push(
+                Ticket(ticket),
+                Reply::Done,
+                rows,
+                channel,
+                LATER,
+                &mut self.out,
+            );
         }
         fn done(&mut self, row: OutboxKey) {
             self.held.row_done(row, &mut self.out);

@@ -16,7 +16,7 @@ const NUMBER_BITS: u32 = 12;
 const TIME_SHIFT: u32 = WORKER_BITS + NUMBER_BITS;
 
 /// Hands out ranges of ids; one per shard.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Ids {
     worker: u64,
     /// This shard's numbers of each millisecond: `first..end`.
@@ -90,7 +90,10 @@ mod tests {
             assert_eq!((worker(first), worker(last)), (5, 5));
         }
         let late = ids.reserve(WallMs(NOW.0 + 60_000), MessageId(0), 1).0;
-        assert!(late - last > 50_000 << TIME_SHIFT, "follows the clock again");
+        assert!(
+            late - last > 50_000 << TIME_SHIFT,
+            "follows the clock again"
+        );
     }
 
     #[test]
@@ -102,7 +105,10 @@ mod tests {
 
     #[test]
     fn ids_are_above_those_of_another_leader_with_a_faster_clock() {
-        let theirs = Ids::new(9, 0, 1).reserve(WallMs(NOW.0 + 5_000), MessageId(0), 256).0 + 255;
+        let theirs = Ids::new(9, 0, 1)
+            .reserve(WallMs(NOW.0 + 5_000), MessageId(0), 256)
+            .0
+            + 255;
         let mut ids = Ids::new(2, 0, 1);
         let ours = ids.reserve(NOW, MessageId(theirs), 4).0;
         assert!(ours > theirs);

@@ -95,7 +95,8 @@ pub const HELD_REPLIES_MAX: usize = 16 * 1024;
 pub const LOST_LEADERSHIP_MS_MAX: u64 = 2_000;
 
 const _: () = assert!(
-    PEER_MESSAGE_BYTES_TARGET + ENTRY_BYTES_MAX + APPEND_BYTES_MAX as usize + 4_096 <= PEER_MESSAGE_BYTES_MAX,
+    PEER_MESSAGE_BYTES_TARGET + ENTRY_BYTES_MAX + APPEND_BYTES_MAX as usize + 4_096
+        <= PEER_MESSAGE_BYTES_MAX,
     "a message that is not yet closed takes any raft message"
 );
 const _: () = assert!(

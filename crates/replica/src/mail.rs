@@ -19,9 +19,17 @@ pub(crate) struct Mail {
 
 impl Mail {
     /// Adds one message of one group.
-    pub(crate) fn put(&mut self, to: NodeId, after: Option<WalMark>, group: GroupId, message: &Message) {
+    pub(crate) fn put(
+        &mut self,
+        to: NodeId,
+        after: Option<WalMark>,
+        group: GroupId,
+        message: &Message,
+    ) {
         let parts = self.open.entry((after, to)).or_default();
-        let is_full = parts.last().is_none_or(|p| p.len() >= PEER_MESSAGE_BYTES_TARGET);
+        let is_full = parts
+            .last()
+            .is_none_or(|p| p.len() >= PEER_MESSAGE_BYTES_TARGET);
         if is_full {
             parts.push(BytesMut::new());
         }

@@ -183,7 +183,11 @@ mod tests {
         outbox.result(key, false, Mono(100_000));
         assert_eq!(due(&mut outbox, 299), [0; 0]);
         assert_eq!(due(&mut outbox, 300), [1]);
-        assert_eq!(due(&mut outbox, 300 + OUTBOX_RESULT_MS_MAX), [1], "no result at all");
+        assert_eq!(
+            due(&mut outbox, 300 + OUTBOX_RESULT_MS_MAX),
+            [1],
+            "no result at all"
+        );
         outbox.result(key, true, Mono(0));
         assert_eq!(outbox.take_done(false), [], "waits for company");
         outbox.tick();
@@ -201,7 +205,11 @@ mod tests {
         assert_eq!(outbox.wants_page(), None, "full");
         let (key, inbox) = row(999);
         outbox.push(key, inbox, Mono(0));
-        assert_eq!(due(&mut outbox, 0).len(), limit, "the new row waits in the store");
+        assert_eq!(
+            due(&mut outbox, 0).len(),
+            limit,
+            "the new row waits in the store"
+        );
         for i in 1..=limit as u64 {
             outbox.result(row(i).0, true, Mono(0));
         }

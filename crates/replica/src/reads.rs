@@ -106,11 +106,19 @@ mod tests {
         reads.proven(first, 10);
         assert_eq!(tickets(reads.ready(9)), [0; 0]);
         assert_eq!(tickets(reads.ready(10)), [1, 2]);
-        assert_eq!(tickets(reads.ready(99)), [0; 0], "3 came after the round began");
+        assert_eq!(
+            tickets(reads.ready(99)),
+            [0; 0],
+            "3 came after the round began"
+        );
         let second = reads.begin().unwrap();
         assert_ne!(first, second);
         reads.proven(first, 99);
-        assert_eq!(tickets(reads.ready(99)), [0; 0], "an old proof proves nothing");
+        assert_eq!(
+            tickets(reads.ready(99)),
+            [0; 0],
+            "an old proof proves nothing"
+        );
         assert_eq!(tickets(reads.take_all()), [3]);
     }
 

@@ -45,7 +45,11 @@ pub(crate) fn put(out: &mut BytesMut, group: GroupId, message: &Message) -> bool
     if out.is_empty() {
         out.put_u8(VERSION);
     }
-    let entries: usize = message.entries.iter().map(|e| ENTRY_FIXED + e.data.len()).sum();
+    let entries: usize = message
+        .entries
+        .iter()
+        .map(|e| ENTRY_FIXED + e.data.len())
+        .sum();
     out.put_u32_le((FIXED + message.context.len() + entries) as u32);
     out.put_u32_le(group.to_u32());
     out.put_u8(kind as u8);
@@ -104,7 +108,16 @@ fn message(mut bytes: Bytes) -> Result<(GroupId, Message), Malformed> {
             return Err(Malformed);
         }
     }
-    let [from, to, term, log_term, index, commit, commit_term, reject_hint] = numbers;
+    let [
+        from,
+        to,
+        term,
+        log_term,
+        index,
+        commit,
+        commit_term,
+        reject_hint,
+    ] = numbers;
     let context_len = usize::from(bytes.get_u8());
     if context_len > CONTEXT_BYTES_MAX {
         return Err(Malformed);
@@ -169,12 +182,22 @@ mod tests {
     fn any_message() -> impl Strategy<Value = (GroupId, Message)> {
         let numbers = proptest::array::uniform8(0..=NUMBER_MAX - 100);
         let entries = proptest::collection::vec(
-            (0..=NUMBER_MAX, proptest::collection::vec(any::<u8>(), 0..50)),
+            (
+                0..=NUMBER_MAX,
+                proptest::collection::vec(any::<u8>(), 0..50),
+            ),
             0..5,
         );
         let context = proptest::collection::vec(any::<u8>(), 0..=CONTEXT_BYTES_MAX);
-        (0..KINDS.len(), any::<bool>(), numbers, context, entries, 0..70u32).prop_map(
-            |(kind, reject, n, context, entries, group)| {
+        (
+            0..KINDS.len(),
+            any::<bool>(),
+            numbers,
+            context,
+            entries,
+            0..70u32,
+        )
+            .prop_map(|(kind, reject, n, context, entries, group)| {
                 let entries: Vec<_> = entries
                     .into_iter()
                     .enumerate()
@@ -201,8 +224,7 @@ mod tests {
                     ..Message::default()
                 };
                 (GroupId::from_u32(group).unwrap(), message)
-            },
-        )
+            })
     }
 
     proptest! {
@@ -244,7 +266,11 @@ mod tests {
         for n in 2..bytes.len() {
             assert_eq!(decode(bytes.slice(..n)), Err(Malformed), "cut at {n}");
         }
-        assert_eq!(decode(Bytes::from_static(&[9])), Err(Malformed), "another version");
+        assert_eq!(
+            decode(Bytes::from_static(&[9])),
+            Err(Malformed),
+            "another version"
+        );
     }
 
     #[test]

@@ -28,7 +28,9 @@ impl Member {
     fn execute(&mut self, entry: Entry) -> Result<(Vec<Outcome>, Vec<Effect>), Fault> {
         let at = LogIndex(entry.index);
         if entry.entry_type != EntryType::EntryNormal {
-            return Err(Fault(format!("entry {at} changes members: unknown to this build")));
+            return Err(Fault(format!(
+                "entry {at} changes members: unknown to this build"
+            )));
         }
         let mut outcomes = Vec::new();
         let mut effects = Vec::new();
@@ -41,14 +43,9 @@ impl Member {
         let mut tx = self.store.begin(at);
         for (position, command) in batch.commands.into_iter().enumerate() {
             let position = position as u32;
-            let outcome = self.machine.apply(
-                at,
-                position,
-                &batch.stamp,
-                command,
-                &mut tx,
-                &mut effects,
-            )?;
+            let outcome =
+                self.machine
+                    .apply(at, position, &batch.stamp, command, &mut tx, &mut effects)?;
             outcomes.push(outcome);
         }
         tx.commit();
@@ -99,7 +96,8 @@ impl Member {
                 Caller::Write(ticket) => (*ticket, None),
             };
             let Outcome { reply, outbox } = outcome;
-            self.held.push(ticket, reply, &outbox, channel, until, &mut released);
+            self.held
+                .push(ticket, reply, &outbox, channel, until, &mut released);
         }
         for (ticket, reply) in released {
             turn.reply(ticket, Ok(reply));

@@ -59,17 +59,18 @@ impl Member {
     }
 
     /// Another group answered a question of [`Output::Ask`].
-    pub(crate) fn asked(&mut self, ticket: Ticket, answer: Option<Answer>) -> Option<Why> {
-        let (request, _) = self.asks.remove(&ticket)?;
+    pub(crate) fn asked(&mut self, ticket: Ticket, answer: Option<Answer>, turn: &mut Turn<'_>) {
+        let Some((request, _)) = self.asks.remove(&ticket) else {
+            return;
+        };
         let (Request::Send(send), Some(Answer::Channel(flags))) = (request, answer) else {
-            return Some(Why::Timeout);
+            return turn.reply(ticket, Err(CallError::NotSent(Why::Timeout)));
         };
         let mut send = (*send).clone();
         send.receiver_allows_strangers = Some(flags.is_some_and(|f| f.allow_stranger));
         let request = Request::Send(send.into());
         self.inflight_bytes += weight(&request);
         self.calls.push_back((ticket, request));
-        None
     }
 
     /// Whether this ticket waits for [`Member::asked`].
@@ -166,7 +167,7 @@ impl Member {
             return Err(Fault("decides without leading".into()));
         };
         if ids.is_empty() {
-            *ids = leading.reserve(turn.ids, turn.wall, waiting);
+            *ids = leading.reserve(&mut turn.ids, turn.wall, waiting);
         }
         let mut needs = Needs::default();
         self.machine.needs(request, &mut needs);
@@ -256,7 +257,8 @@ impl Member {
             Verdict::Answer(reply) => turn.reply(ticket, Ok(reply)),
             Verdict::Transient(effect, reply) => {
                 let effects = vec![effect];
-                turn.outputs.push(Output::Committed(self.group, view.applied(), effects));
+                turn.outputs
+                    .push(Output::Committed(self.group, view.applied(), effects));
                 turn.reply(ticket, Ok(reply));
             }
             Verdict::Ask(query) => self.ask(ticket, request, query, turn),
@@ -393,4 +395,3 @@ fn set_bytes(change: &SetChange) -> usize {
 fn uids_bytes(uids: &[wk_proto::Uid]) -> usize {
     uids.iter().map(|u| u.as_str().len() + 8).sum()
 }
-

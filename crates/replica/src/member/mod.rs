@@ -24,9 +24,7 @@ use wk_store::{SlotStore, WalRecord};
 
 use crate::held::Held;
 use crate::ids::Ids;
-use crate::limits::{
-    LOG_BUDGET_BYTES_MAX, LOST_LEADERSHIP_MS_MAX, READIES_IN_FLIGHT_MAX,
-};
+use crate::limits::{LOG_BUDGET_BYTES_MAX, LOST_LEADERSHIP_MS_MAX, READIES_IN_FLIGHT_MAX};
 use crate::log::Log;
 use crate::mail::Mail;
 use crate::outbox::Outbox;
@@ -55,7 +53,7 @@ pub(crate) struct Turn<'a> {
     pub(crate) wall: WallMs,
     pub(crate) config: &'a ShardConfig,
     pub(crate) policy: &'a Policy,
-    pub(crate) ids: &'a mut Ids,
+    pub(crate) ids: Ids,
     /// Names the end of `records`.
     pub(crate) mark: WalMark,
     pub(crate) records: Vec<WalRecord>,
@@ -335,7 +333,10 @@ impl Member {
         if leads && self.leader_term().is_none() {
             self.become_elected(term, turn);
         }
-        let leader = self.voters.get(&ReplicaId(self.raft.raft.leader_id)).copied();
+        let leader = self
+            .voters
+            .get(&ReplicaId(self.raft.raft.leader_id))
+            .copied();
         if self.told != (term, leader) {
             self.told = (term, leader);
             turn.outputs.push(Output::Leader(self.group, term, leader));
@@ -397,6 +398,11 @@ impl Member {
         matches!(self.role, Role::Leader(_))
     }
 
+    /// What remains of it after [`Self::stop`].
+    pub(crate) fn into_store(self) -> SlotStore {
+        self.store
+    }
+
     /// Its state.
     pub(crate) fn store(&self) -> &SlotStore {
         &self.store
@@ -455,12 +461,17 @@ impl Member {
         self.role = Role::Follower;
         let faulty = CallError::NotSent(Why::Faulty);
         self.refuse_undecided(faulty, turn);
-        for caller in std::mem::take(&mut self.drafts).into_iter().flat_map(|d| d.callers) {
+        for caller in std::mem::take(&mut self.drafts)
+            .into_iter()
+            .flat_map(|d| d.callers)
+        {
             if let Some(ticket) = caller.ticket() {
                 turn.reply(ticket, Err(faulty));
             }
         }
-        let serving = std::mem::take(&mut self.serving).into_iter().map(|(ticket, _)| ticket);
+        let serving = std::mem::take(&mut self.serving)
+            .into_iter()
+            .map(|(ticket, _)| ticket);
         for ticket in serving.chain(self.deciding.take()) {
             turn.reply(ticket, Err(faulty));
         }
@@ -480,7 +491,10 @@ impl Member {
         if raft.state != StateRole::Leader || raft.lead_transferee.is_some() {
             return;
         }
-        let best = self.others().filter(|(_, p)| p.recent_active).max_by_key(|(id, p)| (p.matched, *id));
+        let best = self
+            .others()
+            .filter(|(_, p)| p.recent_active)
+            .max_by_key(|(id, p)| (p.matched, *id));
         if let Some((id, _)) = best {
             self.raft.transfer_leader(id);
         }
@@ -488,7 +502,9 @@ impl Member {
 
     fn others(&self) -> impl Iterator<Item = (u64, &raft::Progress)> {
         let progress = self.raft.raft.prs().iter();
-        progress.map(|(id, p)| (*id, p)).filter(|(id, _)| *id != self.id.0)
+        progress
+            .map(|(id, p)| (*id, p))
+            .filter(|(id, _)| *id != self.id.0)
     }
 
     /// Drops applied entries from memory that nobody here will ask for.
@@ -496,7 +512,11 @@ impl Member {
         let applied = self.raft.raft.raft_log.applied;
         let needed = match (self.voters.len(), self.leads()) {
             (1, _) => applied,
-            (_, true) => self.others().map(|(_, p)| p.matched).min().unwrap_or(applied),
+            (_, true) => self
+                .others()
+                .map(|(_, p)| p.matched)
+                .min()
+                .unwrap_or(applied),
             (_, false) => 0,
         };
         let tail = self.tail_bytes_max;

@@ -114,10 +114,14 @@ fn log(group: &Group, applied: LogIndex) -> Result<Log, Fault> {
     for (index, term, kind, data) in entries.iter().filter(|e| e.0.0 > base.0) {
         let expected = base.0 + kept.len() as u64 + 1;
         if index.0 != expected {
-            return Err(Fault(format!("the log has {index} where {expected} belongs")));
+            return Err(Fault(format!(
+                "the log has {index} where {expected} belongs"
+            )));
         }
         if *kind != EntryType::EntryNormal as u8 {
-            return Err(Fault(format!("entry {index} is of the unknown kind {kind}")));
+            return Err(Fault(format!(
+                "entry {index} is of the unknown kind {kind}"
+            )));
         }
         kept.push_back(Entry {
             index: index.0,
