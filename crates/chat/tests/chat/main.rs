@@ -1,0 +1,12 @@
+//! The machine through its public interface, on a real store.
+
+mod conversations;
+mod epochs;
+mod lists;
+mod log;
+mod members;
+mod messages;
+mod queries;
+mod unread;
+mod users;
+mod world;
