@@ -105,7 +105,7 @@ fn after(inboxes: impl IntoIterator<Item = Inbox>) -> Vec<Vec<Shown>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn any_order_and_repetition_ends_the_same(

@@ -213,3 +213,35 @@ fn a_persons_list_has_a_limit_that_says_so() {
     assert_eq!(w.write(more), refused);
     w.list(&own("u1"), List::Deny, remove(&["0-0"]));
 }
+
+#[test]
+fn denying_who_still_receives_takes_no_conversation() {
+    let mut w = World::new();
+    let visitors = channel("v1", ChannelType::VISITORS);
+    w.command(&visitors.command(), "____system");
+    w.list(&visitors, List::Deny, add(&["v1", "u2"]));
+    assert!(w.conversation("v1", &visitors).unwrap().command.is_some());
+}
+
+#[test]
+fn temp_channels_have_lists_without_conversations() {
+    let mut w = World::new();
+    let temp = channel("t1", ChannelType::TEMP);
+    w.list(&temp, List::Deny, add(&["u1"]));
+    w.list(&temp, List::Deny, remove(&["u1"]));
+    assert_eq!(w.conversation("u1", &temp), None);
+}
+
+#[test]
+fn a_pair_has_no_lists_of_its_own() {
+    let mut w = World::new();
+    let write = Write::Lists {
+        channel: person("u1", "u2"),
+        list: List::Deny,
+        change: add(&["u3"]),
+    };
+    assert_eq!(
+        w.write(write),
+        wk_chat::Reply::Refused(Reason::ChannelIdError)
+    );
+}

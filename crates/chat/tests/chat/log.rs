@@ -272,3 +272,34 @@ fn the_same_entries_make_the_same_rows_whatever_the_configuration() {
         assert_eq!(head(&follower), head(&leader));
     }
 }
+
+#[test]
+fn positions_of_consumers_only_advance() {
+    let mut w = World::new();
+    let g = wk_proto::GroupId::Slot(wk_proto::SlotId(0));
+    let cursor = |w: &World, c| wk_chat::Machine::cursor(&w.view(g), c).unwrap().0;
+    let entry = |cursors| {
+        let mut batch = batch(vec![]);
+        batch.stamp.cursors = cursors;
+        batch.encode()
+    };
+    assert_eq!(cursor(&w, Consumer::Deliver), 0);
+    let first = vec![
+        (Consumer::Deliver, MessageId(7)),
+        (Consumer::Notify, MessageId(3)),
+    ];
+    w.apply(g, LogIndex(1), entry(first));
+    w.apply(
+        g,
+        LogIndex(2),
+        entry(vec![(Consumer::Deliver, MessageId(5))]),
+    );
+    w.apply(
+        g,
+        LogIndex(3),
+        entry(vec![(Consumer::Notify, MessageId(4))]),
+    );
+    assert_eq!(cursor(&w, Consumer::Deliver), 7);
+    assert_eq!(cursor(&w, Consumer::Notify), 4);
+    assert_eq!(cursor(&w, Consumer::PersistAfter), 0);
+}

@@ -1,5 +1,7 @@
 //! The machine through its public interface, on a real store.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod conversations;
 mod epochs;
 mod lists;

@@ -260,3 +260,21 @@ fn members_are_listed_in_pages() {
     assert_eq!(page(Some("u2"), 1), Answer::Uids(uids(&["u3"]), false));
     assert_eq!(page(Some("u3"), 1), Answer::Uids(vec![], false));
 }
+
+#[test]
+fn a_removed_visitor_gets_his_conversation_back_with_the_next_message() {
+    let mut w = World::new();
+    let service = channel("v1|shop", ChannelType::CUSTOMER_SERVICE);
+    w.add(&service, &["v1"]);
+    w.say(&service, "v1", "x");
+    w.command(&service.command(), "____system");
+    w.remove(&service, &["v1"]);
+    assert_eq!(
+        w.conversation("v1", &service).map(|row| row.chat),
+        Some(false)
+    );
+    w.say(&service, "agent", "y");
+    w.command(&service.command(), "____system");
+    let row = w.conversation("v1", &service).unwrap();
+    assert_eq!((row.chat, command_of(&row)), (true, Some((0, 0))));
+}

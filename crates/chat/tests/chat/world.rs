@@ -72,6 +72,12 @@ pub fn message(channel: &ChannelKey, from: &str, payload: &str) -> SendRequest {
     }
 }
 
+/// Every answer survives a peer link.
+fn over_a_link(reply: Reply) -> Reply {
+    assert_eq!(Reply::decode(reply.encode()).as_ref(), Ok(&reply));
+    reply
+}
+
 struct Replica {
     store: SlotStore,
     machine: Machine,
@@ -131,13 +137,16 @@ impl World {
 
     /// What a shard does with a request: needs, fetch, decide, and an entry of its own.
     pub fn call(&mut self, request: Request) -> Reply {
-        // Every request survives a peer link.
-        let request = Request::decode(request.encode()).unwrap();
+        assert_eq!(Request::decode(request.encode()).as_ref(), Ok(&request));
         let group = request.group(SLOTS);
         if let Request::Query(query) = &request {
             let answer = query.answer(&self.view(group)).unwrap();
-            return Reply::decode(Reply::Answer(Box::new(answer)).encode()).unwrap();
+            return over_a_link(Reply::Answer(Box::new(answer)));
         }
+        over_a_link(self.act(group, request))
+    }
+
+    fn act(&mut self, group: GroupId, request: Request) -> Reply {
         match self.decide(group, &request) {
             Verdict::Answer(reply) => reply,
             Verdict::Transient(effect, reply) => {
@@ -201,6 +210,7 @@ impl World {
         let mut effects = Vec::new();
         let mut replies = Vec::new();
         let mut waits = Vec::new();
+        Machine::apply_stamp(&batch.stamp, &mut tx).unwrap();
         for (position, command) in batch.commands.into_iter().enumerate() {
             let outcome = replica
                 .machine
