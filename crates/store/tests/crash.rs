@@ -1,5 +1,5 @@
 //! Power failures and broken disks: a checkpoint or a merge happens as a whole or not at all.
-#![allow(missing_docs, reason = "a test")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 mod common;
 
