@@ -298,7 +298,7 @@ impl World {
     // Shorthands.
 
     pub fn send(&mut self, send: SendRequest) -> SendResult {
-        match self.call(Request::Send(Box::new(send))) {
+        match self.call(Request::Send(Arc::new(send))) {
             Reply::Sent(result) => result,
             other => panic!("a SEND was answered {other:?}"),
         }
