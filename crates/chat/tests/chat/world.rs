@@ -166,7 +166,8 @@ impl World {
             panic!("only SENDs ask, for a channel row");
         };
         assert_eq!(send.receiver_allows_strangers, None, "asked twice");
-        send.receiver_allows_strangers = Some(flags.is_some_and(|f| f.allow_stranger));
+        Arc::make_mut(&mut send).receiver_allows_strangers =
+            Some(flags.is_some_and(|f| f.allow_stranger));
         self.call(Request::Send(send))
     }
 
