@@ -43,6 +43,10 @@ impl Flags {
 
 /// The setting byte. Spec: wire-protocol 6. Unknown bits are kept.
 pub mod setting {
+    /// A receipt is wanted; passed through.
+    pub const RECEIPT: u8 = 0x80;
+    /// End-to-end encrypted by the clients; passed through.
+    pub const SIGNAL: u8 = 0x20;
     /// A topic field is present on the wire.
     pub const TOPIC: u8 = 0x08;
     /// Stream fields are present for protocol 2..=4.
