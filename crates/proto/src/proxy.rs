@@ -18,7 +18,7 @@ pub enum Parsed {
     /// Perhaps a header: wait for more. At most 16 + 65,535 bytes, which is below the limit of unauthenticated bytes.
     NeedMore,
     /// No header: these bytes are the client's own.
-    None,
+    Absent,
     /// A header and its length. No address means the connection's own counts (a health check, or an unknown family).
     Header(Option<SocketAddr>, usize),
 }
@@ -35,7 +35,7 @@ pub fn parse(buf: &[u8]) -> Result<Parsed, ProxyError> {
     } else if begins(buf, V2_SIGNATURE) {
         parse_v2(buf)
     } else {
-        Ok(Parsed::None)
+        Ok(Parsed::Absent)
     }
 }
 
@@ -65,15 +65,14 @@ fn v1_source(line: &str) -> Result<Option<SocketAddr>, ProxyError> {
         return Ok(None); // whatever follows is to be ignored
     }
     let mut field = || fields.next().ok_or(ProxyError);
-    let (source, destination) = (field()?, field()?);
-    let (port, destination_port) = (v1_port(field()?)?, v1_port(field()?)?);
-    let address = v1_address(family, source)?;
-    v1_address(family, destination)?;
-    let _ = destination_port;
-    if fields.next().is_some() {
-        return Err(ProxyError);
+    let source = v1_address(family, field()?)?;
+    v1_address(family, field()?)?;
+    let port = v1_port(field()?)?;
+    v1_port(field()?)?;
+    match fields.next() {
+        None => Ok(Some(SocketAddr::new(source, port))),
+        Some(_) => Err(ProxyError),
     }
-    Ok(Some(SocketAddr::new(address, port)))
 }
 
 fn v1_address(family: &str, text: &str) -> Result<IpAddr, ProxyError> {

@@ -47,6 +47,8 @@ pub mod setting {
     pub const RECEIPT: u8 = 0x80;
     /// End-to-end encrypted by the clients; passed through.
     pub const SIGNAL: u8 = 0x20;
+    /// The payload is plain, says the sender; passed through, and ignored except as wire-protocol 10.5 allows.
+    pub const NO_ENCRYPT: u8 = 0x10;
     /// A topic field is present on the wire.
     pub const TOPIC: u8 = 0x08;
     /// Stream fields are present for protocol 2..=4.

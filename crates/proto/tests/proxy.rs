@@ -104,6 +104,6 @@ fn clients_without_a_proxy_are_left_alone() {
         b"PRX",
         b"\x16\x03",
     ] {
-        assert_eq!(parse(bytes), Ok(Parsed::None), "{bytes:?}");
+        assert_eq!(parse(bytes), Ok(Parsed::Absent), "{bytes:?}");
     }
 }

@@ -218,7 +218,7 @@ proptest! {
 
     /// Around every chunk boundary of the streaming encryption, against a plain implementation.
     #[test]
-    fn payloads_of_any_length(len in prop_oneof![0usize..100, 700usize..900, 1500usize..1600, 20_000usize..20_100]) {
+    fn payloads_of_any_length(len in prop_oneof![0usize..200, 700usize..900, 20_000usize..20_100]) {
         let cipher = checks::cipher();
         let plain: Vec<u8> = (0..len).map(|i| i as u8).collect();
         let mut sealed = BytesMut::new();
@@ -234,11 +234,11 @@ proptest! {
         let msg_key = cipher.send_msg_key(&SendSign::of(&send));
         prop_assert_eq!(std::str::from_utf8(&msg_key).unwrap(), plain_msg_key(&sign, &key, &iv));
 
-        let mut scratch = BytesMut::from(&b"kept"[..]);
+        let mut scratch = BytesMut::from(&b"old"[..]);
         prop_assert_eq!(cipher.open_send(&send, &mut scratch), Err(OpenError::MsgKey));
         let send = Send { msg_key: Bytes::copy_from_slice(&msg_key), ..send };
         prop_assert_eq!(cipher.open_send(&send, &mut scratch), Ok(Bytes::from(plain)));
-        prop_assert_eq!(&scratch[..], b"kept");
+        prop_assert!(scratch.is_empty());
     }
 
     #[test]

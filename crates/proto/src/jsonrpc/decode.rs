@@ -24,8 +24,8 @@ pub enum Decoded {
     Message(Message, usize),
     /// A message we do not take, and the bytes to drop. The stream goes on behind it.
     Rejected(Rejection, usize),
-    /// Not JSON, or nested too deep. Answer with [`Rejection::syntax`]; nothing after it on this stream can be trusted.
-    /// [`Decoder::reset`] starts afresh, with the next WebSocket message for example.
+    /// Not JSON, or nested too deep. Answer with [`Rejection::syntax`]; nothing after it on this stream can be trusted:
+    /// close, or drop the rest of the WebSocket message. The decoder has forgotten it.
     Syntax,
     /// More than `JSON_BYTES_MAX` in one message: close.
     TooLong,
@@ -66,12 +66,18 @@ impl Decoder {
                     Err(rejection) => Decoded::Rejected(rejection, end),
                 }
             }
-            Scan::Syntax => Decoded::Syntax,
-            Scan::TooLong => Decoded::TooLong,
+            Scan::Syntax => {
+                self.reset();
+                Decoded::Syntax
+            }
+            Scan::TooLong => {
+                self.reset();
+                Decoded::TooLong
+            }
         }
     }
 
-    /// Forgets a half-read message.
+    /// Forgets a half-read message, which the caller drops.
     pub fn reset(&mut self) {
         self.scanner = Scanner::default();
     }

@@ -1,7 +1,7 @@
 //! Messages to text. Members come in the order of the reference server and are left out where it leaves them out, so
 //! that its transcripts compare byte for byte; the few deliberate differences are marked.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
 use base64::Engine;
 use bytes::{BufMut, BytesMut};
@@ -162,28 +162,21 @@ impl<'a> Object<'a> {
         object.end();
     }
 
-    fn number(&mut self, name: &str, n: impl Into<i128>) {
+    fn number(&mut self, name: &str, n: impl Display) {
         self.name(name);
-        self.decimal(n.into());
+        write!(self.out, "{n}").expect("a BytesMut takes any length");
     }
 
-    fn number_unless_zero(&mut self, name: &str, n: impl Into<i128>) {
-        let n = n.into();
-        if n != 0 {
+    fn number_unless_zero<N: Display + Default + PartialEq>(&mut self, name: &str, n: N) {
+        if n != N::default() {
             self.number(name, n);
         }
     }
 
     /// A 64-bit number, which JavaScript could not hold, as text.
-    fn quoted_number(&mut self, name: &str, n: impl Into<i128>) {
+    fn quoted_number(&mut self, name: &str, n: impl Display) {
         self.name(name);
-        self.out.put_u8(b'"');
-        self.decimal(n.into());
-        self.out.put_u8(b'"');
-    }
-
-    fn decimal(&mut self, n: i128) {
-        write!(self.out, "{n}").expect("a BytesMut takes any length");
+        write!(self.out, "\"{n}\"").expect("a BytesMut takes any length");
     }
 
     fn flag(&mut self, name: &str, on: bool) {

@@ -2,10 +2,9 @@
 
 use bytes::Bytes;
 
-use super::{HAS_SERVER_VERSION, Layout, kind};
-use crate::frame::{
-    Connack, Connect, Disconnect, Event, Frame, Recv, Recvack, Send, Sendack, Sub, Suback,
-};
+use super::fields::Fields;
+use super::kind;
+use crate::frame::Frame;
 use crate::limits::FRAME_BYTES_MAX;
 use crate::record::Flags;
 
@@ -102,152 +101,26 @@ fn body_len(bytes: &[u8]) -> Result<Option<(usize, usize)>, DecodeError> {
     }
 }
 
-fn read(kind: u8, flags: Flags, version: u8, body: &mut Body<'_>) -> Result<Frame, DecodeError> {
+fn read(kind: u8, flags: Flags, version: u8, b: &mut Body<'_>) -> Result<Frame, DecodeError> {
     Ok(match kind {
-        kind::CONNECT => Frame::Connect(connect(flags, body)?),
-        kind::CONNACK => Frame::Connack(connack(flags, version, body)?),
-        kind::SEND => Frame::Send(send(flags, version, body)?),
-        kind::SENDACK => Frame::Sendack(sendack(flags, body)?),
-        kind::RECV => Frame::Recv(recv(flags, version, body)?),
-        kind::RECVACK => Frame::Recvack(recvack(flags, body)?),
         kind::PING => Frame::Ping,
         kind::PONG => Frame::Pong,
-        kind::DISCONNECT => Frame::Disconnect(disconnect(flags, body)?),
-        kind::SUB => Frame::Sub(sub(flags, body)?),
-        kind::SUBACK => Frame::Suback(suback(flags, body)?),
-        kind::EVENT => Frame::Event(event(flags, body)?),
+        kind::CONNECT => Frame::Connect(Fields::read(flags, version, b)?),
+        kind::CONNACK => Frame::Connack(Fields::read(flags, version, b)?),
+        kind::SEND => Frame::Send(Fields::read(flags, version, b)?),
+        kind::SENDACK => Frame::Sendack(Fields::read(flags, version, b)?),
+        kind::RECV => Frame::Recv(Fields::read(flags, version, b)?),
+        kind::RECVACK => Frame::Recvack(Fields::read(flags, version, b)?),
+        kind::DISCONNECT => Frame::Disconnect(Fields::read(flags, version, b)?),
+        kind::SUB => Frame::Sub(Fields::read(flags, version, b)?),
+        kind::SUBACK => Frame::Suback(Fields::read(flags, version, b)?),
+        kind::EVENT => Frame::Event(Fields::read(flags, version, b)?),
         _ => return Err(DecodeError::Type(kind)),
     })
 }
 
-// Struct literals evaluate their fields in the order written, which is the order on the wire.
-
-fn connect(flags: Flags, b: &mut Body<'_>) -> Result<Connect, DecodeError> {
-    Ok(Connect {
-        flags,
-        version: b.u8()?,
-        device_flag: b.u8()?,
-        device_id: b.str()?,
-        uid: b.str()?,
-        token: b.str()?,
-        client_timestamp: b.i64()?,
-        client_key: b.str()?,
-    })
-}
-
-fn connack(flags: Flags, version: u8, b: &mut Body<'_>) -> Result<Connack, DecodeError> {
-    Ok(Connack {
-        server_version: b.only_if(flags.has(HAS_SERVER_VERSION), |b| b.u8().map(Some))?,
-        time_diff: b.i64()?,
-        reason_code: b.u8()?,
-        server_key: b.str()?,
-        salt: b.str()?,
-        node_id: b.only_if(version >= 4, Body::u64)?,
-    })
-}
-
-fn send(flags: Flags, version: u8, b: &mut Body<'_>) -> Result<Send, DecodeError> {
-    let setting = b.u8()?;
-    let layout = Layout::of(version, setting);
-    Ok(Send {
-        flags,
-        setting,
-        client_seq: b.u32()?,
-        client_msg_no: b.str()?,
-        stream_no: b.only_if(layout.stream, Body::str)?,
-        channel_id: b.str()?,
-        channel_type: b.u8()?,
-        expire: b.only_if(layout.expire, Body::u32)?,
-        msg_key: b.str()?,
-        topic: b.only_if(layout.topic, Body::str)?,
-        payload: b.rest(),
-    })
-}
-
-fn sendack(flags: Flags, b: &mut Body<'_>) -> Result<Sendack, DecodeError> {
-    Ok(Sendack {
-        flags,
-        message_id: b.i64()?,
-        client_seq: b.u32()?,
-        message_seq: b.u32()?,
-        reason_code: b.u8()?,
-    })
-}
-
-fn recv(flags: Flags, version: u8, b: &mut Body<'_>) -> Result<Recv, DecodeError> {
-    let setting = b.u8()?;
-    let layout = Layout::of(version, setting);
-    Ok(Recv {
-        flags,
-        setting,
-        msg_key: b.str()?,
-        from_uid: b.str()?,
-        channel_id: b.str()?,
-        channel_type: b.u8()?,
-        expire: b.only_if(layout.expire, Body::u32)?,
-        client_msg_no: b.str()?,
-        stream_flag: b.only_if(layout.stream, Body::u8)?,
-        stream_no: b.only_if(layout.stream, Body::str)?,
-        stream_id: b.only_if(layout.stream, Body::u64)?,
-        message_id: b.i64()?,
-        message_seq: b.u32()?,
-        timestamp: b.i32()?,
-        topic: b.only_if(layout.topic, Body::str)?,
-        payload: b.rest(),
-    })
-}
-
-fn recvack(flags: Flags, b: &mut Body<'_>) -> Result<Recvack, DecodeError> {
-    Ok(Recvack {
-        flags,
-        message_id: b.i64()?,
-        message_seq: b.u32()?,
-    })
-}
-
-fn disconnect(flags: Flags, b: &mut Body<'_>) -> Result<Disconnect, DecodeError> {
-    Ok(Disconnect {
-        flags,
-        reason_code: b.u8()?,
-        reason: b.str()?,
-    })
-}
-
-fn sub(flags: Flags, b: &mut Body<'_>) -> Result<Sub, DecodeError> {
-    Ok(Sub {
-        flags,
-        setting: b.u8()?,
-        sub_no: b.str()?,
-        channel_id: b.str()?,
-        channel_type: b.u8()?,
-        action: b.u8()?,
-        param: b.str()?,
-    })
-}
-
-fn suback(flags: Flags, b: &mut Body<'_>) -> Result<Suback, DecodeError> {
-    Ok(Suback {
-        flags,
-        sub_no: b.str()?,
-        channel_id: b.str()?,
-        channel_type: b.u8()?,
-        action: b.u8()?,
-        reason_code: b.u8()?,
-    })
-}
-
-fn event(flags: Flags, b: &mut Body<'_>) -> Result<Event, DecodeError> {
-    Ok(Event {
-        flags,
-        id: b.str()?,
-        kind: b.str()?,
-        timestamp: b.i64()?,
-        data: b.rest(),
-    })
-}
-
 /// A cursor over one frame's body, `at..end` of the input. Reading past `end` is an error; bytes left over are not.
-struct Body<'a> {
+pub(super) struct Body<'a> {
     bytes: &'a Bytes,
     at: usize,
     end: usize,
@@ -261,27 +134,27 @@ impl Body<'_> {
         Ok(*read)
     }
 
-    fn u8(&mut self) -> Result<u8, DecodeError> {
+    pub(super) fn u8(&mut self) -> Result<u8, DecodeError> {
         self.array().map(u8::from_be_bytes)
     }
 
-    fn u32(&mut self) -> Result<u32, DecodeError> {
+    pub(super) fn u32(&mut self) -> Result<u32, DecodeError> {
         self.array().map(u32::from_be_bytes)
     }
 
-    fn i32(&mut self) -> Result<i32, DecodeError> {
+    pub(super) fn i32(&mut self) -> Result<i32, DecodeError> {
         self.array().map(i32::from_be_bytes)
     }
 
-    fn u64(&mut self) -> Result<u64, DecodeError> {
+    pub(super) fn u64(&mut self) -> Result<u64, DecodeError> {
         self.array().map(u64::from_be_bytes)
     }
 
-    fn i64(&mut self) -> Result<i64, DecodeError> {
+    pub(super) fn i64(&mut self) -> Result<i64, DecodeError> {
         self.array().map(i64::from_be_bytes)
     }
 
-    fn str(&mut self) -> Result<Bytes, DecodeError> {
+    pub(super) fn str(&mut self) -> Result<Bytes, DecodeError> {
         let len = self.array().map(i16::from_be_bytes)?;
         let len = usize::try_from(len).map_err(|_| DecodeError::Body)?;
         if len > self.end - self.at {
@@ -292,14 +165,14 @@ impl Body<'_> {
         Ok(read)
     }
 
-    fn rest(&mut self) -> Bytes {
+    pub(super) fn rest(&mut self) -> Bytes {
         let read = self.bytes.slice(self.at..self.end);
         self.at = self.end;
         read
     }
 
     /// A field that this frame may not have; its default if so.
-    fn only_if<T: Default>(
+    pub(super) fn only_if<T: Default>(
         &mut self,
         present: bool,
         read: impl FnOnce(&mut Self) -> Result<T, DecodeError>,

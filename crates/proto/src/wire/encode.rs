@@ -2,11 +2,11 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::body::{self, Count, RECV_MSG_KEY_AT, Sink};
+use super::fields::{self, Fields, RECV_MSG_KEY_AT};
 use super::{HAS_SERVER_VERSION, kind};
 use crate::crypto::{Cipher, MSG_KEY_BYTES, sealed_len};
-use crate::frame::{Frame, Recv, RecvParts};
-use crate::limits::FRAME_BYTES_MAX;
+use crate::frame::{Frame, RecvParts};
+use crate::limits::{FRAME_BYTES_MAX, STR_BYTES_MAX};
 use crate::record::Flags;
 
 /// A string over `STR_BYTES_MAX` or a body over `FRAME_BYTES_MAX`: no client could read the frame. Limits at the
@@ -19,20 +19,24 @@ pub struct TooLong;
 /// SEND or RECV never has stream fields, whatever its setting byte says. On error `out` is as before.
 pub fn encode(frame: &Frame, version: u8, out: &mut BytesMut) -> Result<(), TooLong> {
     match frame {
-        Frame::Connect(f) => write(kind::CONNECT, f.flags, out, |to| body::connect(f, to)),
-        Frame::Connack(f) => write(kind::CONNACK, connack_flags(f.server_version), out, |to| {
-            body::connack(f, version, to)
-        }),
-        Frame::Send(f) => write(kind::SEND, f.flags, out, |to| body::send(f, version, to)),
-        Frame::Sendack(f) => write(kind::SENDACK, f.flags, out, |to| body::sendack(f, to)),
-        Frame::Recv(f) => plain_recv(f, version, out),
-        Frame::Recvack(f) => write(kind::RECVACK, f.flags, out, |to| body::recvack(f, to)),
         Frame::Ping => byte(kind::PING, out),
         Frame::Pong => byte(kind::PONG, out),
-        Frame::Disconnect(f) => write(kind::DISCONNECT, f.flags, out, |to| body::disconnect(f, to)),
-        Frame::Sub(f) => write(kind::SUB, f.flags, out, |to| body::sub(f, to)),
-        Frame::Suback(f) => write(kind::SUBACK, f.flags, out, |to| body::suback(f, to)),
-        Frame::Event(f) => write(kind::EVENT, f.flags, out, |to| body::event(f, to)),
+        Frame::Connect(f) => write(kind::CONNECT, f.flags, f, version, out),
+        Frame::Connack(f) => write(
+            kind::CONNACK,
+            connack_flags(f.server_version),
+            f,
+            version,
+            out,
+        ),
+        Frame::Send(f) => write(kind::SEND, f.flags, f, version, out),
+        Frame::Sendack(f) => write(kind::SENDACK, f.flags, f, version, out),
+        Frame::Recv(f) => write(kind::RECV, f.flags, f, version, out),
+        Frame::Recvack(f) => write(kind::RECVACK, f.flags, f, version, out),
+        Frame::Disconnect(f) => write(kind::DISCONNECT, f.flags, f, version, out),
+        Frame::Sub(f) => write(kind::SUB, f.flags, f, version, out),
+        Frame::Suback(f) => write(kind::SUBACK, f.flags, f, version, out),
+        Frame::Event(f) => write(kind::EVENT, f.flags, f, version, out),
     }
 }
 
@@ -59,12 +63,6 @@ pub fn encode_recv(
     Ok(())
 }
 
-fn plain_recv(f: &Recv, version: u8, out: &mut BytesMut) -> Result<(), TooLong> {
-    recv_head(&f.parts(), &f.msg_key, f.payload.len(), version, out)?;
-    out.put_slice(&f.payload);
-    Ok(())
-}
-
 /// Writes a RECV up to its payload of `payload_len` bytes, with room reserved for that; the body's offset in `out`.
 fn recv_head(
     parts: &RecvParts<'_>,
@@ -74,46 +72,25 @@ fn recv_head(
     out: &mut BytesMut,
 ) -> Result<usize, TooLong> {
     let mut count = Count::default();
-    body::recv_head(parts, msg_key, version, &mut count);
+    fields::recv_head(parts, msg_key, version, &mut count);
     count.len += payload_len;
     let body_at = start(kind::RECV, parts.flags, &count, out)?;
-    body::recv_head(parts, msg_key, version, out);
+    fields::recv_head(parts, msg_key, version, out);
     Ok(body_at)
 }
 
-/// A body that can be sent to either sink: closures cannot be generic, so both are spelled out.
 fn write(
     kind: u8,
     flags: Flags,
+    frame: &impl Fields,
+    version: u8,
     out: &mut BytesMut,
-    body: impl Fn(&mut Either<'_>),
 ) -> Result<(), TooLong> {
     let mut count = Count::default();
-    body(&mut Either::Count(&mut count));
+    frame.write(version, &mut count);
     start(kind, flags, &count, out)?;
-    body(&mut Either::Write(out));
+    frame.write(version, out);
     Ok(())
-}
-
-enum Either<'a> {
-    Count(&'a mut Count),
-    Write(&'a mut BytesMut),
-}
-
-impl Sink for Either<'_> {
-    fn raw(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Count(count) => count.raw(bytes),
-            Self::Write(out) => out.raw(bytes),
-        }
-    }
-
-    fn str(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Count(count) => count.str(bytes),
-            Self::Write(out) => out.str(bytes),
-        }
-    }
 }
 
 /// Checks the measured body, reserves the whole frame and writes its header; the body's offset in `out`.
@@ -150,4 +127,57 @@ fn connack_flags(server_version: Option<u8>) -> Flags {
 fn byte(kind: u8, out: &mut BytesMut) -> Result<(), TooLong> {
     out.put_u8(kind << 4);
     Ok(())
+}
+
+/// Takes the fields of a body one after the other.
+pub(super) trait Sink {
+    fn raw(&mut self, bytes: &[u8]);
+    /// A length-prefixed string. Its length is checked by [`Count`], which always runs first.
+    fn str(&mut self, bytes: &[u8]);
+
+    fn u8(&mut self, n: u8) {
+        self.raw(&[n]);
+    }
+    fn u32(&mut self, n: u32) {
+        self.raw(&n.to_be_bytes());
+    }
+    fn i32(&mut self, n: i32) {
+        self.raw(&n.to_be_bytes());
+    }
+    fn u64(&mut self, n: u64) {
+        self.raw(&n.to_be_bytes());
+    }
+    fn i64(&mut self, n: i64) {
+        self.raw(&n.to_be_bytes());
+    }
+}
+
+/// Adds up the length and notes whether every string fits its prefix.
+#[derive(Default)]
+struct Count {
+    len: usize,
+    string_too_long: bool,
+}
+
+impl Sink for Count {
+    fn raw(&mut self, bytes: &[u8]) {
+        self.len += bytes.len();
+    }
+
+    fn str(&mut self, bytes: &[u8]) {
+        self.string_too_long |= bytes.len() > STR_BYTES_MAX;
+        self.len += 2 + bytes.len();
+    }
+}
+
+impl Sink for BytesMut {
+    fn raw(&mut self, bytes: &[u8]) {
+        self.put_slice(bytes);
+    }
+
+    fn str(&mut self, bytes: &[u8]) {
+        debug_assert!(bytes.len() <= STR_BYTES_MAX);
+        self.put_u16(bytes.len() as u16);
+        self.put_slice(bytes);
+    }
 }

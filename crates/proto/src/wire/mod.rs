@@ -7,9 +7,9 @@
 //! [`encode`] writes any frame; [`encode_recv`] is the fan-out path, from borrowed parts (and a connection's cipher)
 //! straight into an output buffer. What a frame may or must do in which state is the session's business.
 
-mod body;
 mod decode;
 mod encode;
+mod fields;
 
 pub use decode::{DecodeError, decode, frame_len};
 pub use encode::{TooLong, encode, encode_recv};
