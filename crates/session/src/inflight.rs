@@ -8,15 +8,15 @@ use std::collections::VecDeque;
 use wk_proto::{Flags, Ticket};
 
 use crate::SendResult;
-use crate::limits::{IDLE_SLOTS, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_SENDS_MAX};
+use crate::limits::{IN_FLIGHT_BYTES_MAX, IN_FLIGHT_SENDS_MAX};
 
 /// How the client recognises the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// A binary SEND's clientSeq.
     Seq(u32),
-    /// A JSON-RPC request's id.
-    Request(Box<str>),
+    /// A JSON-RPC request's id, and its `header.end`, which is echoed.
+    Request(Box<[u8]>, bool),
 }
 
 /// One answer, ready to be written.
@@ -199,8 +199,8 @@ impl InFlight {
             self.slots.pop_front();
             self.first += 1;
         }
-        if self.slots.is_empty() && self.slots.capacity() > IDLE_SLOTS {
-            self.slots = VecDeque::new();
+        if self.slots.is_empty() {
+            self.slots = VecDeque::new(); // an idle session is small
         }
     }
 }
@@ -209,6 +209,8 @@ impl InFlight {
 mod tests {
     use super::*;
     use wk_proto::{MessageId, MessageSeq, Reason};
+
+    const NONE: [u32; 0] = [];
 
     fn result(id: i64) -> SendResult {
         SendResult {
@@ -230,7 +232,7 @@ mod tests {
         let mut seqs = Vec::new();
         f.settle(ticket, result(1), |a| match a.origin {
             Origin::Seq(s) => seqs.push(s),
-            Origin::Request(_) => unreachable!(),
+            Origin::Request(..) => unreachable!(),
         });
         seqs
     }
@@ -242,10 +244,14 @@ mod tests {
         let b1 = submit(&mut f, 2, 2);
         let a2 = submit(&mut f, 1, 3);
         let a3 = submit(&mut f, 1, 4);
-        assert_eq!(settle(&mut f, a3), []);
+        assert_eq!(settle(&mut f, a3), NONE);
         assert_eq!(settle(&mut f, b1), [2]);
         assert_eq!(settle(&mut f, a1), [1]);
-        assert_eq!(settle(&mut f, a1), [], "a repeated result changes nothing");
+        assert_eq!(
+            settle(&mut f, a1),
+            NONE,
+            "a repeated result changes nothing"
+        );
         assert_eq!(settle(&mut f, a2), [3, 4]);
         assert!(f.is_empty());
         assert_eq!(f.bytes, 0);
@@ -264,7 +270,7 @@ mod tests {
         assert!(f.refuse(order(1), refusal(3)).is_none());
         assert!(f.refuse(order(2), refusal(4)).is_some());
         let last = submit(&mut f, 1, 5);
-        assert_eq!(settle(&mut f, last), []);
+        assert_eq!(settle(&mut f, last), NONE);
         assert_eq!(settle(&mut f, first), [2, 3, 5]);
         assert!(f.is_empty());
     }
@@ -289,7 +295,7 @@ mod tests {
     #[test]
     fn tickets_nobody_issued_are_ignored() {
         let mut f = InFlight::default();
-        assert_eq!(settle(&mut f, Ticket(0)), []);
-        assert_eq!(settle(&mut f, Ticket(u64::MAX)), []);
+        assert_eq!(settle(&mut f, Ticket(0)), NONE);
+        assert_eq!(settle(&mut f, Ticket(u64::MAX)), NONE);
     }
 }

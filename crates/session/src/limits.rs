@@ -30,5 +30,11 @@ pub const TRANSMIT_BYTES_TARGET: usize = 256 * 1024;
 /// Errors answered on one JSON-RPC connection. One more: silent close.
 pub const JSON_ERRORS_MAX: u8 = 20;
 
-/// Slots of a queue kept when it runs empty, so that an idle session is small and a quiet one does not allocate for each message.
-pub const IDLE_SLOTS: usize = 4;
+/// Effects of one read. A WebSocket message of PINGs would become as many PONG messages, each far larger than its PING; no client says
+/// so much at once. More: silent close. On TCP answers share a buffer, which is one effect.
+pub const READ_EFFECTS_MAX: usize = 8_192;
+
+const _: () = assert!(
+    READ_EFFECTS_MAX >= 2 * IN_FLIGHT_SENDS_MAX + HELD_MAX,
+    "what is legal to have in flight may come in one read"
+);

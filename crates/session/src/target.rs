@@ -1,7 +1,7 @@
 //! From the channel a SEND names to the channel it is stored in. Spec: wire-protocol 9, messaging 2.2–2.3.
 
 use wk_proto::limits::ID_BYTES_MAX;
-use wk_proto::{ChannelId, ChannelKey, ChannelType, Reason, Uid};
+use wk_proto::{ChannelId, ChannelKey, ChannelType, IdError, Reason, Uid};
 
 /// The stored channel of a SEND by `me`, or the reason of its refusal: 23 for an unknown type, 16 for an id that names no channel.
 pub(crate) fn stored_channel(me: &Uid, id: &[u8], kind: u8) -> Result<ChannelKey, Reason> {
@@ -19,20 +19,22 @@ pub(crate) fn stored_channel(me: &Uid, id: &[u8], kind: u8) -> Result<ChannelKey
         }
         // Ids the application composes: `visitor|anything` and `community@topic`.
         ChannelType::CUSTOMER_SERVICE | ChannelType::COMMUNITY_TOPIC => {
-            if id.len() > ID_BYTES_MAX {
-                return Err(Reason::ChannelIdError);
-            }
-            channel(ChannelId::parse_generated(id), kind)
+            channel(id, ChannelId::parse_generated, kind)
         }
-        _ => channel(ChannelId::parse(id), kind),
+        _ => channel(id, ChannelId::parse, kind),
     }
 }
 
 fn channel(
-    id: Result<ChannelId, wk_proto::IdError>,
+    id: &str,
+    parse: fn(&str) -> Result<ChannelId, IdError>,
     kind: ChannelType,
 ) -> Result<ChannelKey, Reason> {
-    id.map(|id| ChannelKey::new(id, kind))
+    if id.len() > ID_BYTES_MAX {
+        return Err(Reason::ChannelIdError);
+    }
+    parse(id)
+        .map(|id| ChannelKey::new(id, kind))
         .map_err(|_| Reason::ChannelIdError)
 }
 
@@ -96,13 +98,14 @@ mod tests {
             (&long, 2),
             (&long, 3),
         ] {
-            assert_eq!(stored(id, kind), Err(Reason::ChannelIdError), "{id:?} {kind}");
+            assert_eq!(
+                stored(id, kind),
+                Err(Reason::ChannelIdError),
+                "{id:?} {kind}"
+            );
         }
         let me = Uid::parse("u1").unwrap();
-        assert_eq!(
-            stored_channel(&me, b"\xff", 2),
-            Err(Reason::ChannelIdError)
-        );
+        assert_eq!(stored_channel(&me, b"\xff", 2), Err(Reason::ChannelIdError));
     }
 
     #[test]

@@ -84,7 +84,10 @@ mod tests {
         let own = ChannelKey::person(&uid("a"), &uid("a"));
         assert_eq!(seen("a", &own, "a"), ("a".into(), "a".into()));
         let system = ChannelKey::person(&uid(SYSTEM_UID), &uid("b"));
-        assert_eq!(seen("b", &system, SYSTEM_UID), (String::new(), String::new()));
+        assert_eq!(
+            seen("b", &system, SYSTEM_UID),
+            (String::new(), String::new())
+        );
         let twin = channel.command();
         assert_eq!(seen("b", &twin, "a"), ("a".into(), "a".into()));
     }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use wk_proto::{ChannelKey, MessageId, MessageSeq, Mono};
 
-use crate::limits::{IDLE_SLOTS, UNACKED_MAX};
+use crate::limits::UNACKED_MAX;
 
 /// One delivery without a RECVACK.
 #[derive(Debug)]
@@ -25,19 +25,14 @@ pub(crate) struct Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Window {
     entries: VecDeque<Entry>,
+    /// Entries with `asked` set: mostly 0, and then a delivery needs no search.
     asked: usize,
     evicted: u64,
 }
 
 impl Window {
     /// A delivery goes out now and is due again at `due`.
-    pub(crate) fn push(
-        &mut self,
-        id: MessageId,
-        channel: &ChannelKey,
-        seq: MessageSeq,
-        due: Mono,
-    ) {
+    pub(crate) fn push(&mut self, id: MessageId, channel: &ChannelKey, seq: MessageSeq, due: Mono) {
         if self.entries.len() >= UNACKED_MAX {
             self.evicted += 1;
             self.remove(0);
@@ -57,8 +52,8 @@ impl Window {
         // Clients acknowledge in order, so this is almost always the first one.
         let at = self.entries.iter().position(|e| e.id == id)?;
         let entry = self.remove(at);
-        if self.entries.is_empty() && self.entries.capacity() > IDLE_SLOTS {
-            self.entries = VecDeque::new();
+        if self.entries.is_empty() {
+            self.entries = VecDeque::new(); // an idle session is small
         }
         entry
     }
@@ -74,11 +69,6 @@ impl Window {
         entry.asked = false;
         self.asked -= 1;
         true
-    }
-
-    /// Whether `id` waits for its RECVACK.
-    pub(crate) fn holds(&self, id: MessageId) -> bool {
-        self.entries.iter().any(|e| e.id == id)
     }
 
     /// The next message that is due at `now`, if it may be sent again; those sent `resends_max` times leave.
@@ -148,10 +138,7 @@ mod tests {
     #[test]
     fn acknowledged_entries_leave_in_any_order() {
         let mut window = filled(3);
-        assert_eq!(
-            window.acknowledge(MessageId(2)).unwrap().seq,
-            MessageSeq(2)
-        );
+        assert_eq!(window.acknowledge(MessageId(2)).unwrap().seq, MessageSeq(2));
         assert!(window.acknowledge(MessageId(2)).is_none());
         assert!(window.acknowledge(MessageId(9)).is_none());
         assert_eq!(window.next_due(), Some(Mono(1)));
@@ -174,12 +161,16 @@ mod tests {
             let (now, next) = (Mono(round * 100), Mono(round * 100 + 100));
             let wanted = window.pop_due(now, 2, next).unwrap();
             assert_eq!(wanted.1, MessageSeq(1));
-            assert_eq!(window.pop_due(now, 2, next), None, "not before it is due again");
+            assert_eq!(
+                window.pop_due(now, 2, next),
+                None,
+                "not before it is due again"
+            );
             assert!(window.take_asked(MessageId(1)));
             assert!(!window.take_asked(MessageId(1)));
         }
         assert_eq!(window.pop_due(Mono(1_000), 2, Mono(1_100)), None);
-        assert!(!window.holds(MessageId(1)));
+        assert!(window.acknowledge(MessageId(1)).is_none());
     }
 
     #[test]
@@ -188,6 +179,6 @@ mod tests {
         for id in 1..=100 {
             window.acknowledge(MessageId(id));
         }
-        assert!(window.entries.capacity() <= IDLE_SLOTS);
+        assert_eq!(window.entries.capacity(), 0);
     }
 }
