@@ -13,8 +13,15 @@
 //! * [`slot`]: one replica's state: [`SlotStore`], its [`Tx`] and its [`View`];
 //! * [`checkpoint`]: [`Store`], the node's files and rows, and how they advance.
 
+mod base;
 pub mod checkpoint;
 pub mod disk;
+mod layer;
+mod layers;
+mod memtable;
+mod merge;
+mod messages;
+mod rows;
 pub mod slot;
 pub mod wal;
 
