@@ -32,9 +32,6 @@ pub(crate) const UPGRADE_BYTES_MAX: usize = 16 * 1024;
 /// Payload of one WebSocket message, all its fragments together. Beyond: close 1009.
 pub(crate) const WS_MESSAGE_BYTES_MAX: usize = wk_proto::limits::JSON_BYTES_MAX + 64;
 
-/// Bytes a peer may be sent in answer to its pings and not have read. Beyond: further pings are not answered.
-pub(crate) const WS_PONG_BYTES_MAX: usize = 4 * 1024;
-
 /// Resolution of connection timers, in ms: a timer fires up to this late.
 pub(crate) const TIMER_TICK_MS: u64 = 100;
 

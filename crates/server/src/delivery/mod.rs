@@ -168,12 +168,6 @@ impl Sender {
     }
 }
 
-/// The two recipients of a channel that has no others; one if they are the same.
-pub(crate) fn pair(channel: &ChannelKey) -> Option<(Uid, Option<Uid>)> {
-    let (a, b) = channel.pair()?;
-    Some(if a == b { (a, None) } else { (a, Some(b)) })
-}
-
 /// Whether the channel's recipients are in its id alone.
 pub(crate) fn is_pair(channel: &ChannelKey) -> bool {
     channel.kind == ChannelType::PERSON || channel.kind == ChannelType::AGENT

@@ -98,10 +98,10 @@ pub(super) fn collect(
     ask: impl FnMut(Query) -> wk_store::Result<Answer>,
 ) -> wk_store::Result<Vec<Uid>> {
     let mut recipients = members(channel, ask)?;
-    if let Some(visitor) = visitor(channel)
-        && !recipients.contains(&visitor)
-    {
-        recipients.push(visitor);
+    for uid in wk_chat::implicit_recipients(channel) {
+        if !recipients.contains(&uid) {
+            recipients.push(uid);
+        }
     }
     recipients.retain(receives);
     Ok(recipients)
@@ -131,17 +131,6 @@ fn members(
             return Ok(all);
         }
     }
-}
-
-/// The recipient that is in the id of a customer service channel.
-fn visitor(channel: &ChannelKey) -> Option<Uid> {
-    let id = channel.base.as_str();
-    let visitor = match channel.kind {
-        ChannelType::CUSTOMER_SERVICE => id.split_once('|')?.0,
-        ChannelType::VISITORS => id,
-        _ => return None,
-    };
-    (!visitor.is_empty()).then(|| Uid::trusted(visitor))
 }
 
 /// Explicit recipients, each once.
@@ -203,15 +192,6 @@ mod tests {
             })
             .unwrap();
         assert!(read);
-    }
-
-    #[test]
-    fn visitors_are_in_the_id() {
-        let of = |id, kind| visitor(&channel(id, kind)).map(|u| u.as_str().to_owned());
-        assert_eq!(of("v|x", ChannelType::CUSTOMER_SERVICE), Some("v".into()));
-        assert_eq!(of("|x", ChannelType::CUSTOMER_SERVICE), None);
-        assert_eq!(of("v", ChannelType::VISITORS), Some("v".into()));
-        assert_eq!(of("g", ChannelType::GROUP), None);
     }
 
     #[test]

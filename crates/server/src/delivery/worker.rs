@@ -11,7 +11,7 @@ use wk_store::{Dir, View};
 
 use super::plan::{self, Plans};
 use super::queue::{Queue, Work};
-use super::{Job, Outgoing, Sender, is_pair, pair};
+use super::{Job, Outgoing, Sender, is_pair};
 use crate::hub::Wakes;
 use crate::limits::PLAN_UIDS_MAX;
 use crate::route::Route;
@@ -177,8 +177,7 @@ impl Worker {
         plans: &mut Plans,
     ) -> wk_store::Result<Arc<[Uid]>> {
         if is_pair(channel) {
-            let both = pair(channel).map(|(a, b)| std::iter::once(a).chain(b));
-            return Ok(both.into_iter().flatten().collect());
+            return Ok(wk_chat::implicit_recipients(channel).into());
         }
         plans.of(channel, |owner| {
             plan::collect(owner, |query| {
