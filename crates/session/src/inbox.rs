@@ -154,5 +154,9 @@ mod tests {
         assert!(!read.is_unique());
         inbox.detach();
         assert!(read.is_unique());
+        let copy = inbox.bytes.as_ptr();
+        inbox.append(Bytes::new());
+        inbox.detach();
+        assert_eq!(inbox.bytes.as_ptr(), copy, "a long message is copied once");
     }
 }

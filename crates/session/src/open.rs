@@ -18,7 +18,7 @@ use crate::recent::Recent;
 use crate::send;
 use crate::session::{State, Transport, Turn, closed};
 use crate::target::stored_channel;
-use crate::view;
+use crate::view::View;
 use crate::window::Window;
 use crate::{CloseKind, Delivery, Effect, Event, Info, SendResult};
 
@@ -345,14 +345,14 @@ impl Open {
     fn write_recv(&self, delivery: &Delivery, out: &mut Output<'_>) -> bool {
         let me = self.info.uid.as_str();
         let record = &delivery.record;
-        let channel_id = view::channel_id(me, &delivery.channel, record);
+        let view = View::new(me, &delivery.channel, record);
         let payload = record.payload();
         let id = record.message_id().0;
         let parts = RecvParts {
-            flags: view::flags(me, record),
+            flags: view.flags,
             setting: record.setting(),
-            from_uid: view::from_uid(record).as_bytes(),
-            channel_id: channel_id.as_bytes(),
+            from_uid: view.from_uid.as_bytes(),
+            channel_id: view.channel_id.as_bytes(),
             channel_type: delivery.channel.kind.0,
             expire: record.expire(),
             client_msg_no: record.client_msg_no().as_bytes(),

@@ -302,7 +302,7 @@ impl Session {
         }
     }
 
-    /// Deliveries that left the RECVACK window unacknowledged because it was full (H25). A metric.
+    /// Deliveries that left the RECVACK window unacknowledged because it was full (H25), so far. A metric; 0 after the close.
     pub fn evicted(&self) -> u64 {
         match &self.state {
             State::Open(open) => open.evicted(),

@@ -5,34 +5,42 @@ use std::borrow::Cow;
 use wk_proto::channel::SYSTEM_UID;
 use wk_proto::{ChannelKey, ChannelType, Flags, Record};
 
-/// The header flags of a RECV: the badge is for others' messages, `dup` is never set.
-pub(crate) fn flags(me: &str, record: &Record) -> Flags {
-    let own = record.from_uid() == me;
-    record
-        .flags()
-        .with(Flags::DUP, false)
-        .with(Flags::RED_DOT, record.flags().has(Flags::RED_DOT) && !own)
+/// The fields of a RECV that depend on who receives it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct View<'a> {
+    /// The badge is for others' messages; `dup` is never set.
+    pub(crate) flags: Flags,
+    /// The server itself has no name.
+    pub(crate) from_uid: &'a str,
+    pub(crate) channel_id: Cow<'a, str>,
 }
 
-/// The sender as clients know it: the server itself has no name.
-pub(crate) fn from_uid(record: &Record) -> &str {
-    match record.from_uid() {
-        SYSTEM_UID => "",
-        uid => uid,
+impl<'a> View<'a> {
+    pub(crate) fn new(me: &'a str, channel: &'a ChannelKey, record: &'a Record) -> Self {
+        let from = record.from_uid();
+        let flags = record.flags().with(Flags::DUP, false);
+        let from_uid = if from == SYSTEM_UID { "" } else { from };
+        Self {
+            flags: if from == me {
+                flags.with(Flags::RED_DOT, false)
+            } else {
+                flags
+            },
+            from_uid,
+            channel_id: match channel.kind {
+                ChannelType::PERSON if from != me => Cow::Borrowed(from_uid),
+                _ => channel_id(me, channel),
+            },
+        }
     }
 }
 
 /// The channel id `me` knows: the peer of a person channel, the agent's uid of an agent channel. A command twin looks like its base,
 /// except that of a temporary channel, whose clients know it with the suffix.
-pub(crate) fn channel_id<'a>(
-    me: &str,
-    channel: &'a ChannelKey,
-    record: &'a Record,
-) -> Cow<'a, str> {
+fn channel_id<'a>(me: &str, channel: &'a ChannelKey) -> Cow<'a, str> {
     let base = channel.base.as_str();
     match channel.kind {
-        ChannelType::PERSON if record.from_uid() == me => Cow::Borrowed(peer(me, base)),
-        ChannelType::PERSON => Cow::Borrowed(from_uid(record)),
+        ChannelType::PERSON => Cow::Borrowed(peer(me, base)),
         ChannelType::AGENT => Cow::Borrowed(base.split_once('@').map_or(base, |(_, agent)| agent)),
         ChannelType::TEMP if channel.twin => Cow::Owned(channel.stored_id()),
         _ => Cow::Borrowed(base),
@@ -68,11 +76,9 @@ mod tests {
     }
 
     fn seen(me: &str, channel: &ChannelKey, from: &str) -> (String, String) {
-        let r = record(from, 0);
-        (
-            channel_id(me, channel, &r).into_owned(),
-            from_uid(&r).to_owned(),
-        )
+        let record = record(from, 0);
+        let view = View::new(me, channel, &record);
+        (view.channel_id.into_owned(), view.from_uid.to_owned())
     }
 
     #[test]
@@ -109,8 +115,9 @@ mod tests {
 
     #[test]
     fn the_badge_is_for_others_messages() {
-        let r = record("a", 15);
-        assert_eq!(flags("b", &r), Flags(7));
-        assert_eq!(flags("a", &r), Flags(5));
+        let record = record("a", 15);
+        let group = ChannelKey::new(ChannelId::trusted("g"), ChannelType::GROUP);
+        assert_eq!(View::new("b", &group, &record).flags, Flags(7));
+        assert_eq!(View::new("a", &group, &record).flags, Flags(5));
     }
 }

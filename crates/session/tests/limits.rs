@@ -201,6 +201,22 @@ fn a_message_full_of_pings_closes_a_websocket() {
 }
 
 #[test]
+fn a_kicked_client_is_read_so_that_the_close_is_no_reset_and_a_drained_one_is_not() {
+    let kick = Event::Kick {
+        notice: Some("x"),
+        delay_ms: 1_000,
+    };
+    for (event, reads) in [(kick, true), (Event::Drain, false)] {
+        let (mut world, client) = logged_in(Transport::Tcp);
+        world.bytes(&send(&client, 1, vec![1]));
+        world.event(event);
+        assert_eq!(world.session.wants_bytes(), reads);
+        assert!(world.session.info().is_some());
+        assert_eq!(world.bytes(&send(&client, 2, vec![1])), []);
+    }
+}
+
+#[test]
 fn a_long_burst_is_cut_into_buffers() {
     let (mut world, mut client) = logged_in(Transport::Tcp);
     let mut out = Vec::new();

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use common::world::{delivery, result, sent};
 use common::{Client, World, config};
@@ -9,7 +11,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use wk_proto::frame::{Frame, Recvack, Send, Sendack};
 use wk_proto::record::Body;
-use wk_proto::{Flags, MessageId, Ticket};
+use wk_proto::{Fence, Flags, MessageId, Reason, Ticket};
 use wk_session::{Effect, Event, SendPacket, Transport};
 
 fn logged_in(version: u8) -> (World, Client) {
@@ -89,7 +91,7 @@ fn acks(client: &mut Client, effects: &[Effect]) -> Vec<Sendack> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(150) })]
 
     #[test]
     fn every_send_has_one_ack_in_the_order_of_its_channel(
@@ -172,9 +174,16 @@ proptest! {
     }
 
     #[test]
-    fn nothing_a_client_sends_hurts(pieces in vec(hostile(), 0..12), kick in any::<bool>()) {
-        let (mut world, client) = logged_in(5);
-        let ping = client.encode(&Frame::Ping);
+    fn nothing_a_client_sends_hurts(
+        pieces in vec(hostile(), 0..12),
+        json in any::<bool>(),
+        transport in transport(),
+        kick in any::<bool>(),
+    ) {
+        let mut world = World::new(config(), transport);
+        let client = Client::new(5);
+        let connect = client.encode(&Frame::Connect(client.connect("alice")));
+        world.log_in(if json { JSON_CONNECT.as_bytes() } else { &connect });
         for piece in pieces {
             let mut effects = world.bytes(&piece);
             for (ticket, packet) in calls(&effects) {
@@ -185,11 +194,36 @@ proptest! {
         if kick {
             world.event(Event::Kick { notice: Some("x"), delay_ms: 10 });
         }
-        world.bytes(&ping);
+        world.bytes(b"\x70");
+        world.pass(1_000_000);
+        prop_assert!(world.is_closed());
+    }
+
+    #[test]
+    fn events_that_do_not_fit_are_ignored(steps in vec((0u8..13, hostile()), 0..30)) {
+        let mut world = World::new(config(), Transport::Tcp);
+        for (step, piece) in steps {
+            let event = match step {
+                0..=2 => Event::Bytes(piece.into()),
+                3 => Event::Visible,
+                4 => Event::Unavailable,
+                5 => Event::Refused(Reason::Ban),
+                6 => Event::Done(Ticket(piece.len() as u64), result(1, 1)),
+                7 => Event::SendBan(piece.is_empty()),
+                8 => Event::Timeout,
+                9 => Event::Drain,
+                10 => Event::Deliver(delivery("2:g", Some(1), &Body { message_id: MessageId(1), ..Body::default() })),
+                11 => Event::PushEvent(Arc::default()),
+                _ => Event::Admitted { master: true, send_ban: false, fence: Fence::default() },
+            };
+            world.event(event);
+        }
         world.pass(1_000_000);
         prop_assert!(world.is_closed());
     }
 }
+
+const JSON_CONNECT: &str = r#"{"method":"connect","id":"1","params":{"uid":"alice"}}"#;
 
 fn transport() -> impl Strategy<Value = Transport> {
     prop_oneof![Just(Transport::Tcp), Just(Transport::WebSocket)]
@@ -215,7 +249,7 @@ fn hostile() -> impl Strategy<Value = Vec<u8>> {
     whole.extend(
         [
             "PROXY TCP4 1.2.3.4 5.6.7.8 9 10\r\n",
-            "{\"method\":\"connect\",\"id\":\"1\",\"params\":{\"uid\":\"a\"}}",
+            JSON_CONNECT,
             "{\"method\":\"send\",\"id\":\"1\",\"params\":{\"channelId\":\"b\"}}",
             "{\"a\":[\"\\u00",
             "\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c",
@@ -272,8 +306,7 @@ fn a_conversation_cut_at_every_byte_is_the_same() {
 fn a_handshake_cut_at_every_byte_succeeds() {
     let proxied = b"PROXY TCP4 203.0.113.9 10.0.0.1 4321 5100\r\n";
     let connect = Client::new(5).encode(&Frame::Connect(Client::new(5).connect("alice")));
-    let json = b"{\"method\":\"connect\",\"id\":\"1\",\"params\":{\"uid\":\"alice\"}}";
-    for hello in [&connect[..], &json[..]] {
+    for hello in [&connect[..], JSON_CONNECT.as_bytes()] {
         let stream = [proxied, hello].concat();
         for cut in 0..stream.len() {
             let mut world = World::new(config(), Transport::Tcp);

@@ -75,6 +75,9 @@ fn play(text: &str) -> String {
     out
 }
 
+/// One conversation. Clients `connect`, `send`, `recvack`, `ping`, `pong`, `disconnect`, `sub`, or say `hex` and `text`; a line that
+/// starts with a bracket is text as it stands. Drivers say `admitted`, `visible`, `refused`, `unavailable`, `done`, `deliver`, `event`,
+/// `ban`, `kick`, `drain`, `eof`, and `wait` in ms.
 struct Script {
     config: Config,
     transport: Transport,
@@ -256,11 +259,6 @@ impl Script {
             },
             "drain" => Event::Drain,
             "eof" => Event::Eof,
-            "state" => {
-                let session = &self.world().session;
-                println!("{:?} {:?}", session.info(), session.wants_bytes());
-                return Vec::new();
-            }
             other => panic!("no driver says {other:?}"),
         };
         self.world().event(event)
