@@ -183,7 +183,7 @@ impl Home {
             check_v2(data_dir, v2, V2Data::None, owner.on_v2_data)?;
             create_folder(&path)?;
         }
-        let lock = lock(&path)?;
+        let mut lock = lock(&path)?;
         let disk = RealDisk::new(&path).map_err(|e| io_error(&path, e))?;
         let found = identity::load(&disk, &path)?;
         if let Some(found) = &found {
@@ -191,6 +191,7 @@ impl Home {
         }
         let known = found.as_ref().map_or(V2Data::None, |found| found.v2_data);
         check_v2(data_dir, v2, known, owner.on_v2_data)?;
+        sign(&mut lock, &path)?;
         let is_new = found.is_none();
         let mut identity = found.unwrap_or_else(|| Identity::new(owner));
         let v2_data = v2_data_now(identity.v2_data, v2.is_some(), owner.on_v2_data);
@@ -297,27 +298,33 @@ fn v2_data_now(known: V2Data, is_present: bool, policy: OnV2Data) -> V2Data {
     }
 }
 
-/// Creates our folder and the data directory above it, durably.
+/// Creates our folder and what is missing above it, durably.
 fn create_folder(path: &Path) -> Result<(), HomeError> {
+    let missing = path
+        .ancestors()
+        .take_while(|folder| !or_here(folder).exists());
+    // Each new entry is in the folder above.
+    let changed: Vec<&Path> = missing.filter_map(Path::parent).map(or_here).collect();
     let mut builder = fs::DirBuilder::new();
     let made = builder.recursive(true).mode(0o700).create(path);
     made.map_err(|e| io_error(path, e))?;
-    for folder in path
-        .ancestors()
-        .take(3)
-        .filter(|p| !p.as_os_str().is_empty())
-    {
+    for folder in changed {
         let synced = fs::File::open(folder).and_then(|folder| folder.sync_all());
-        match synced {
-            // The parent of dataDir may be closed to us; it was there before, or we could not have made anything in it.
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
-            other => other.map_err(|e| io_error(folder, e))?,
-        }
+        synced.map_err(|e| io_error(folder, e))?;
     }
     Ok(())
 }
 
-/// Takes the lock and leaves our process id in it.
+/// The folder above a relative path of one part is the working directory.
+fn or_here(folder: &Path) -> &Path {
+    if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        folder
+    }
+}
+
+/// Takes the lock; [`sign`] it once the directory is known to be ours.
 fn lock(folder: &Path) -> Result<fs::File, HomeError> {
     let path = folder.join(LOCK);
     let mut options = fs::OpenOptions::new();
@@ -338,11 +345,16 @@ fn lock(folder: &Path) -> Result<fs::File, HomeError> {
         }
         Err(fs::TryLockError::Error(e)) => return Err(io_error(&path, e)),
     }
-    let written = file
-        .set_len(0)
-        .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()));
-    written.map_err(|e| io_error(&path, e))?;
     Ok(file)
+}
+
+/// Leaves our process id in the lock file, for the text of [`HomeError::InUse`].
+fn sign(lock: &mut fs::File, folder: &Path) -> Result<(), HomeError> {
+    let text = format!("{}\n", std::process::id());
+    let written = lock
+        .set_len(0)
+        .and_then(|()| lock.write_all(text.as_bytes()));
+    written.map_err(|e| io_error(&folder.join(LOCK), e))
 }
 
 fn read_pid(file: &mut fs::File) -> Option<u32> {
