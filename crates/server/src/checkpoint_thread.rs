@@ -12,14 +12,12 @@ use tokio::sync::oneshot;
 use wk_replica::Input;
 use wk_store::{Disk, Frozen, IoBudget, Store};
 
-use crate::gate::Gate;
-use crate::inbox::Inbox;
 use crate::limits::{
     CHECKPOINT_AGE_MS, CHECKPOINT_MESSAGE_BYTES, CHECKPOINT_RETRY_MS, CHECKPOINT_ROWS,
     CHECKPOINT_WAL_BYTES, FREE_BYTES_MIN, IO_BYTES_PER_S,
 };
+use crate::parts::Parts;
 use crate::shard_thread::ShardStatus;
-use crate::wal_thread::WalQueue;
 
 /// Pause between two looks at the triggers.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -41,10 +39,7 @@ pub(crate) enum Ask {
 pub(crate) struct CheckpointThread {
     pub(crate) store: Store,
     pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) shards: Vec<Arc<Inbox>>,
-    pub(crate) statuses: Vec<Arc<ShardStatus>>,
-    pub(crate) wal: Arc<WalQueue>,
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) parts: Arc<Parts>,
     pub(crate) asks: mpsc::Receiver<Ask>,
     pub(crate) frozen: mpsc::Receiver<Vec<Frozen>>,
 }
@@ -84,7 +79,7 @@ impl CheckpointThread {
     }
 
     fn look(&self, state: &mut State) {
-        if self.gate.is_broken() {
+        if self.parts.gate.is_broken() {
             return;
         }
         if state.looks.is_multiple_of(SPACE_EVERY) {
@@ -103,13 +98,15 @@ impl CheckpointThread {
     }
 
     fn is_due(&self, last: Instant) -> bool {
-        let sum = |of: fn(&ShardStatus) -> usize| self.statuses.iter().map(|s| of(s)).sum::<usize>();
+        let sum = |of: fn(&ShardStatus) -> usize| {
+            self.parts.statuses.iter().map(|s| of(s)).sum::<usize>()
+        };
         let rows = sum(|s| s.dirty_rows.load(Relaxed));
         let bytes = sum(|s| s.dirty_bytes.load(Relaxed));
         let old = last.elapsed() >= Duration::from_millis(CHECKPOINT_AGE_MS);
         rows >= CHECKPOINT_ROWS
             || bytes >= CHECKPOINT_MESSAGE_BYTES
-            || self.wal.used() >= CHECKPOINT_WAL_BYTES && rows + bytes > 0
+            || self.parts.wal.used() >= CHECKPOINT_WAL_BYTES && rows + bytes > 0
             || old && rows + bytes > 0
     }
 
@@ -125,7 +122,7 @@ impl CheckpointThread {
         match self.store.checkpoint(&frozen, &mut state.budget) {
             Ok(done) => {
                 state.retry_at = None;
-                for shard in &self.shards {
+                for shard in &self.parts.inboxes {
                     shard.push(Input::Flushed(done.clone()));
                 }
             }
@@ -138,11 +135,11 @@ impl CheckpointThread {
     }
 
     fn freeze(&self) -> Vec<Frozen> {
-        for shard in &self.shards {
+        for shard in &self.parts.inboxes {
             shard.push(Input::Freeze);
         }
         let mut all = Vec::new();
-        for _ in &self.shards {
+        for _ in &self.parts.inboxes {
             match self.frozen.recv_timeout(FREEZE_WAIT) {
                 Ok(frozen) => all.extend(frozen),
                 // The shard is gone, and with it the node.
@@ -154,7 +151,7 @@ impl CheckpointThread {
 
     fn watch_space(&self) {
         match self.disk.space() {
-            Ok((free, total)) => self.gate.set_disk_low(is_low(free, total)),
+            Ok((free, total)) => self.parts.gate.set_disk_low(is_low(free, total)),
             Err(error) => tracing::warn!(%error, "the free space is unknown"),
         }
     }

@@ -240,11 +240,16 @@ impl Hasher for SpreadHasher {
         }
     }
     fn write_u64(&mut self, n: u64) {
-        self.0 = (self.0 ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+        self.0 = (self.0 ^ n)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .rotate_left(32);
     }
 }
 
 type Table = HashMap<ConnId, Arc<Conn>, BuildHasherDefault<SpreadHasher>>;
+
+/// Batches of connections to wake.
+pub(crate) type WakeQueue = mpsc::UnboundedReceiver<Vec<Waker>>;
 
 /// Parts of the table, so that threads seldom meet.
 const PARTS: usize = 64;
@@ -265,7 +270,7 @@ pub(crate) struct Hub {
 
 impl Hub {
     /// A hub, and the queue [`wake_all`] serves. The queue holds wakers of sleeping connections only: one each.
-    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Vec<Waker>>) {
+    pub(crate) fn new() -> (Self, WakeQueue) {
         let (waker, queue) = mpsc::unbounded_channel();
         let hub = Self {
             parts: (0..PARTS).map(|_| RwLock::default()).collect(),
@@ -380,7 +385,7 @@ impl Drop for ConnGuard {
 }
 
 /// Wakes batches from inside the runtime, where it costs no system call each. Ends with the hub.
-pub(crate) async fn wake_all(mut queue: mpsc::UnboundedReceiver<Vec<Waker>>) {
+pub(crate) async fn wake_all(mut queue: WakeQueue) {
     while let Some(batch) = queue.recv().await {
         batch.into_iter().for_each(Waker::wake);
     }

@@ -122,9 +122,10 @@ impl Presence {
 
     /// Kicks one connection of this node if it is a session of `uid`.
     pub(crate) fn kick_one(&self, uid: &Uid, conn: ConnId, notice: Option<&'static str>) {
-        let is_his = self.hub.get(conn).is_some_and(|conn| {
-            conn.with_info(|info| info.is_some_and(|info| info.uid == *uid))
-        });
+        let is_his = self
+            .hub
+            .get(conn)
+            .is_some_and(|conn| conn.with_info(|info| info.is_some_and(|info| info.uid == *uid)));
         if !is_his {
             return;
         }
@@ -144,8 +145,7 @@ impl Presence {
         }
         for entry in self.directory.read().sessions(uid) {
             if entry.session.node == self.node {
-                self.hub
-                    .push(entry.session.conn, Event::SendBan(on), wakes);
+                self.hub.push(entry.session.conn, Event::SendBan(on), wakes);
             }
         }
     }

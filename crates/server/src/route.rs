@@ -38,6 +38,8 @@ pub(crate) enum Origin {
     Waiting(u64),
     /// An outbox row of a group.
     Outbox(GroupId, OutboxKey),
+    /// A fact of another group that a shard needs to decide a call (by number and the call's ticket).
+    Asked(usize, Ticket),
     /// Nobody: the effect is all that counts.
     Nobody,
 }
@@ -204,10 +206,7 @@ impl Route {
     pub(crate) async fn call(&self, request: Request) -> Outcome {
         let (sender, receiver) = oneshot::channel();
         let slot = self.wait_for(Waiting::Caller(sender));
-        let _forget = Forget {
-            route: self,
-            slot,
-        };
+        let _forget = Forget { route: self, slot };
         self.submit(&mut vec![Submission {
             lane: None,
             origin: Origin::Waiting(slot),
@@ -292,13 +291,7 @@ impl Route {
         }
     }
 
-    fn done(
-        &self,
-        origin: Origin,
-        outcome: Outcome,
-        inputs: &mut [Vec<Input>],
-        after: &mut After,
-    ) {
+    fn done(&self, origin: Origin, outcome: Outcome, inputs: &mut [Vec<Input>], after: &mut After) {
         match origin {
             Origin::Send(conn, ticket) => {
                 let result = self.send_result(&outcome);
@@ -311,6 +304,13 @@ impl Route {
                 let applied = matches!(outcome, Ok(Reply::Done));
                 let input = Input::OutboxResult(group, key, applied);
                 inputs[self.shard_of(group)].push(input);
+            }
+            Origin::Asked(shard, ticket) => {
+                let answer = match outcome {
+                    Ok(Reply::Answer(answer)) => Some(*answer),
+                    _ => None,
+                };
+                inputs[shard].push(Input::Asked(ticket, answer));
             }
             Origin::Nobody => {}
         }
@@ -421,6 +421,24 @@ pub(crate) fn outbox_call(
     }
 }
 
+/// A call for a fact another group has.
+pub(crate) fn asked_call(
+    shard: usize,
+    ticket: Ticket,
+    query: Box<wk_chat::Query>,
+    deadline: Mono,
+) -> Submission {
+    Submission {
+        lane: None,
+        origin: Origin::Asked(shard, ticket),
+        call: Call {
+            request: Request::Query(query),
+            retry: Retry::IfIdempotent,
+            deadline,
+        },
+    }
+}
+
 fn admission(outcome: &Outcome) -> Event {
     match outcome {
         Ok(Reply::Admitted(grant, fence)) => Event::Admitted {
@@ -504,6 +522,7 @@ mod tests {
             stream_no: "".into(),
             payload: bytes::Bytes::new(),
             recipients: None,
+            receiver_allows_strangers: None,
         }));
         Submission {
             lane: Some(LaneId(conn.0)),

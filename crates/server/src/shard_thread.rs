@@ -9,24 +9,20 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::time::Instant;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
+use wk_chat::Effect;
 use wk_chat::request::{CallError, Why};
-use wk_chat::{Effect, Policy};
 use wk_proto::{ChannelKey, GroupId, MessageSeq, Record, SessionRef};
 use wk_replica::{Input, Output, Shard};
 use wk_store::{Frozen, View};
 
-use crate::clock::Clock;
-use crate::counters::Totals;
-use crate::delivery::{Delivery, Job, Outgoing, is_pair, receives};
-use crate::gate::Gate;
-use crate::hub::{Hub, Wakes};
-use crate::inbox::Inbox;
+use crate::delivery::{Job, Outgoing, is_pair, receives};
+use crate::hub::Wakes;
 use crate::limits::{CALL_MS, TURN_INPUTS_MAX};
-use crate::presence::Presence;
-use crate::read_pool::{Read, ReadPool};
-use crate::route::{Route, RouteInput, Submission, outbox_call};
-use crate::wal_thread::{Batch, WalQueue};
+use crate::parts::Parts;
+use crate::read_pool::Read;
+use crate::route::{RouteInput, Submission, asked_call, outbox_call};
+use crate::wal_thread::Batch;
 
 /// What others see of a shard.
 #[derive(Debug, Default)]
@@ -38,56 +34,11 @@ pub(crate) struct ShardStatus {
     pub(crate) faults: Mutex<Vec<(GroupId, String)>>,
 }
 
-/// The rules, replaced as a whole.
-#[derive(Debug)]
-pub(crate) struct Rules {
-    policy: RwLock<Arc<Policy>>,
-    shards: Vec<Arc<Inbox>>,
-}
-
-impl Rules {
-    pub(crate) fn new(policy: Policy, shards: Vec<Arc<Inbox>>) -> Self {
-        Self {
-            policy: RwLock::new(Arc::new(policy)),
-            shards,
-        }
-    }
-
-    pub(crate) fn get(&self) -> Arc<Policy> {
-        self.policy.read().clone()
-    }
-
-    /// The set of system accounts changed: every shard decides by it from its next input on.
-    pub(crate) fn set_system_uids(&self, uids: impl Iterator<Item = wk_proto::Uid>) {
-        let uids = Arc::new(uids.collect());
-        let mut policy = self.policy.write();
-        let changed = Arc::new(Policy {
-            system_uids: uids,
-            ..Policy::clone(&policy)
-        });
-        *policy = changed.clone();
-        for shard in &self.shards {
-            shard.push(Input::Policy(changed.clone()));
-        }
-    }
-}
-
 /// The thread, and everything it hands work to.
 pub(crate) struct ShardThread {
     pub(crate) number: usize,
     pub(crate) shard: Shard,
-    pub(crate) inbox: Arc<Inbox>,
-    pub(crate) status: Arc<ShardStatus>,
-    pub(crate) clock: Clock,
-    pub(crate) gate: Arc<Gate>,
-    pub(crate) totals: Arc<Totals>,
-    pub(crate) hub: Arc<Hub>,
-    pub(crate) presence: Arc<Presence>,
-    pub(crate) rules: Arc<Rules>,
-    pub(crate) route: Arc<Route>,
-    pub(crate) wal: Arc<WalQueue>,
-    pub(crate) reads: Arc<ReadPool>,
-    pub(crate) delivery: Arc<Delivery>,
+    pub(crate) parts: Arc<Parts>,
     pub(crate) frozen: mpsc::Sender<Vec<Frozen>>,
 }
 
@@ -107,7 +58,7 @@ struct Turn {
 
 impl ShardThread {
     pub(crate) fn run(mut self) {
-        let gate = self.gate.clone();
+        let gate = self.parts.gate.clone();
         let ran = catch_unwind(AssertUnwindSafe(|| self.turns()));
         if ran.is_err() {
             gate.fail("a shard thread panicked".to_owned());
@@ -121,17 +72,19 @@ impl ShardThread {
         self.turn(&mut turn);
         loop {
             let timeout = if waiting.is_empty() {
-                self.shard.next_timeout().map(|at| self.clock.until(at))
+                self.shard
+                    .next_timeout()
+                    .map(|at| self.parts.clock.until(at))
             } else {
                 Some(std::time::Duration::ZERO)
             };
-            let found = self.inbox.wait(timeout, &mut arrived);
+            let found = self.parts.inboxes[self.number].wait(timeout, &mut arrived);
             waiting.extend(arrived.drain(..));
             if found.closed && waiting.is_empty() {
                 return;
             }
             let started = Instant::now();
-            let (now, wall) = (self.clock.now(), self.clock.wall());
+            let (now, wall) = (self.parts.clock.now(), self.parts.clock.wall());
             if self.shard.next_timeout().is_some_and(|at| at <= now) {
                 self.shard.handle(now, wall, Input::Tick);
             }
@@ -142,12 +95,12 @@ impl ShardThread {
                 self.shard.handle(now, wall, input);
             }
             self.turn(&mut turn);
-            self.totals.turns.record(started.elapsed());
+            self.parts.totals.turns.record(started.elapsed());
         }
     }
 
     fn turn(&mut self, turn: &mut Turn) {
-        let (now, wall) = (self.clock.now(), self.clock.wall());
+        let (now, wall) = (self.parts.clock.now(), self.parts.clock.wall());
         let mut outputs = std::mem::take(&mut turn.outputs);
         self.shard.poll(now, wall, &mut outputs);
         for output in outputs.drain(..) {
@@ -156,17 +109,17 @@ impl ShardThread {
         turn.outputs = outputs;
         turn.view = None;
         self.publish_status();
-        self.delivery.put(&mut turn.jobs);
+        self.parts.delivery.put(&mut turn.jobs);
         self.push_pairs(turn);
         // Answers last: whoever gets one finds what it promises done.
-        self.route.report(&mut turn.news);
-        self.route.submit(&mut turn.calls);
-        self.hub.wake(std::mem::take(&mut turn.wakes));
+        self.parts.route.report(&mut turn.news);
+        self.parts.route.submit(&mut turn.calls);
+        self.parts.hub.wake(std::mem::take(&mut turn.wakes));
     }
 
     fn perform(&mut self, output: Output, turn: &mut Turn) {
         match output {
-            Output::Persist(mark, records) => self.wal.persist(Batch {
+            Output::Persist(mark, records) => self.parts.wal.persist(Batch {
                 shard: self.number,
                 mark,
                 records,
@@ -177,7 +130,7 @@ impl ShardThread {
                 }
             }
             Output::Read(ticket, view, query) => {
-                if let Err(ticket) = self.reads.put(Read {
+                if let Err(ticket) = self.parts.reads.put(Read {
                     ticket,
                     view,
                     query,
@@ -188,18 +141,26 @@ impl ShardThread {
             }
             Output::Reply(ticket, outcome) => turn.news.push(RouteInput::Result(ticket, outcome)),
             Output::Outbox(group, key, inbox) => {
-                let deadline = self.route.deadline(CALL_MS);
+                let deadline = self.parts.route.deadline(CALL_MS);
                 turn.calls.push(outbox_call(group, key, inbox, deadline));
+            }
+            Output::Ask(ticket, query) => {
+                let deadline = self.parts.route.deadline(CALL_MS);
+                let call = asked_call(self.number, ticket, query, deadline);
+                turn.calls.push(call);
             }
             // The checkpoint thread is only gone when the node is.
             Output::Frozen(frozen) => drop(self.frozen.send(frozen)),
-            Output::Release(replica, index, term) => self.wal.release(replica, index, term),
+            Output::Release(replica, index, term) => self.parts.wal.release(replica, index, term),
             Output::Leader(group, term, node) => {
                 turn.news.push(RouteInput::Leader(group, term, node));
             }
             Output::Fault(group, cause) => {
                 tracing::error!(?group, cause, "a group stopped");
-                self.status.faults.lock().push((group, cause));
+                self.parts.statuses[self.number]
+                    .faults
+                    .lock()
+                    .push((group, cause));
             }
             Output::Send(node, ..) => tracing::debug!(%node, "no link to a peer"),
         }
@@ -237,11 +198,11 @@ impl ShardThread {
                 text,
                 delay_ms,
             } => {
-                let presence = &self.presence;
+                let presence = &self.parts.presence;
                 presence.kick_user(&uid, device_flag, text, delay_ms, &mut turn.wakes);
             }
-            Effect::SendBan { uid, on } => self.presence.send_ban(&uid, on, &mut turn.wakes),
-            Effect::SystemUids(uids) => self.rules.set_system_uids(uids.iter().cloned()),
+            Effect::SendBan { uid, on } => self.parts.presence.send_ban(&uid, on, &mut turn.wakes),
+            Effect::SystemUids(uids) => self.parts.rules.system_uids_are(&uids),
             // The shard itself asks for these to be delivered.
             Effect::Outbox(..) => {}
         }
@@ -286,8 +247,8 @@ impl ShardThread {
         if turn.pairs.is_empty() {
             return;
         }
-        let directory = self.presence.directory();
-        let sender = self.delivery.sender();
+        let directory = self.parts.presence.directory();
+        let sender = self.parts.delivery.sender();
         for (channel, messages) in turn.pairs.drain(..) {
             for uid in wk_chat::implicit_recipients(&channel) {
                 if receives(&uid) {
@@ -299,7 +260,7 @@ impl ShardThread {
 
     fn publish_status(&self) {
         let ((led, groups), (rows, bytes)) = (self.shard.led(), self.shard.dirty());
-        let status = &self.status;
+        let status = &self.parts.statuses[self.number];
         status.led.store(led, Relaxed);
         status.groups.store(groups, Relaxed);
         status.dirty_rows.store(rows, Relaxed);

@@ -10,9 +10,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use wk_proto::{ConnId, Mono};
 
-use crate::clock::Clock;
 use crate::hub::{Conn, Hub, Wakes};
 use crate::limits::{TIMER_BUCKETS, TIMER_TICK_MS};
+use crate::parts::Parts;
 
 /// See the module. Holds at most a few entries per open connection.
 #[derive(Debug)]
@@ -74,7 +74,9 @@ impl Wheel {
     fn take_due(&mut self, now: u64) -> Vec<ConnId> {
         let mut due = HashMap::new();
         // After a long pause one turn of the wheel has seen every bucket.
-        let first = self.next.max((now + 1).saturating_sub(TIMER_BUCKETS as u64));
+        let first = self
+            .next
+            .max((now + 1).saturating_sub(TIMER_BUCKETS as u64));
         for tick in first..=now {
             let bucket = &mut self.buckets[tick as usize % TIMER_BUCKETS];
             bucket.retain(|(at, id)| {
@@ -94,12 +96,12 @@ impl Wheel {
 }
 
 /// Drives the wheel until the node is gone.
-pub(crate) async fn run(timers: Arc<Timers>, hub: Arc<Hub>, clock: Clock) {
+pub(crate) async fn run(parts: Arc<Parts>) {
     let mut ticks = tokio::time::interval(Duration::from_millis(TIMER_TICK_MS));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         ticks.tick().await;
-        timers.advance(clock.now(), &hub);
+        parts.timers.advance(parts.clock.now(), &parts.hub);
     }
 }
 

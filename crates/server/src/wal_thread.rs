@@ -4,15 +4,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use wk_proto::{LogIndex, ReplicaId, Term};
 use wk_replica::WalMark;
 use wk_store::{Wal, WalRecord};
 
-use crate::counters::Totals;
-use crate::gate::Gate;
-use crate::inbox::Inbox;
+use crate::parts::Parts;
 
 /// What one shard wants on disk.
 #[derive(Debug)]
@@ -71,12 +70,18 @@ impl WalQueue {
         }
     }
 
-    /// Everything queued; waits for something. `closed` with empty lists is the end.
-    fn take(&self) -> State {
+    /// Everything queued; waits for something, with `idle` at most so long. `closed` with empty lists is the end.
+    fn take(&self, idle: Option<Duration>) -> State {
         let mut state = self.state.lock();
         while state.batches.is_empty() && state.releases.is_empty() && !state.closed {
             state.sleeping = true;
-            self.wake.wait(&mut state);
+            let Some(idle) = idle else {
+                self.wake.wait(&mut state);
+                continue;
+            };
+            if self.wake.wait_for(&mut state, idle).timed_out() {
+                break;
+            }
         }
         state.sleeping = false;
         State {
@@ -91,25 +96,31 @@ impl WalQueue {
 /// The thread.
 pub(crate) struct WalThread {
     pub(crate) wal: Wal,
-    pub(crate) queue: Arc<WalQueue>,
-    /// By shard number.
-    pub(crate) shards: Vec<Arc<Inbox>>,
-    pub(crate) gate: Arc<Gate>,
-    pub(crate) totals: Arc<Totals>,
+    pub(crate) parts: Arc<Parts>,
 }
 
 impl WalThread {
     pub(crate) fn run(mut self) {
+        // There may be something to prepare for as long as the log says so.
+        let mut idle = Some(PREPARE_AFTER);
         loop {
-            let work = self.queue.take();
-            if work.closed && work.batches.is_empty() && work.releases.is_empty() {
+            let work = self.parts.wal.take(idle);
+            let is_empty = work.batches.is_empty() && work.releases.is_empty();
+            if work.closed && is_empty {
                 return;
             }
-            if self.gate.is_broken() {
+            if self.parts.gate.is_broken() {
+                idle = None;
                 continue;
             }
-            if let Err(error) = self.work(work) {
-                self.gate.fail(format!("write-ahead log: {error}"));
+            let done = if is_empty {
+                self.wal.prepare()
+            } else {
+                self.work(work).map(|()| true)
+            };
+            match done {
+                Ok(more) => idle = more.then_some(PREPARE_AFTER),
+                Err(error) => self.parts.gate.fail(format!("write-ahead log: {error}")),
             }
         }
     }
@@ -120,21 +131,24 @@ impl WalThread {
                 self.wal.append(&batch.records)?;
             }
             self.wal.sync()?;
-            self.totals.fsyncs.add(1);
+            self.parts.totals.fsyncs.add(1);
             for batch in work.batches.drain(..) {
-                self.shards[batch.shard].durable(batch.mark);
+                self.parts.inboxes[batch.shard].durable(batch.mark);
             }
         }
         let released = !work.releases.is_empty();
         for (replica, index, term) in work.releases {
             self.wal.release(replica, index, term)?;
         }
-        if released || self.totals.fsyncs.get() % USAGE_EVERY == 0 {
-            self.queue.set_used(self.wal.usage().0);
+        if released || self.parts.totals.fsyncs.get() % USAGE_EVERY == 0 {
+            self.parts.wal.set_used(self.wal.usage().0);
         }
         Ok(())
     }
 }
+
+/// Silence after which the log is made ready for later batches, a step at a time.
+const PREPARE_AFTER: Duration = Duration::from_millis(20);
 
 /// Fsyncs between two looks at the log's size.
 const USAGE_EVERY: u64 = 64;

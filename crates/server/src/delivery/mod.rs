@@ -76,9 +76,9 @@ pub(crate) enum Job {
 impl Job {
     fn channel(&self) -> &ChannelKey {
         match self {
-            Self::Push { channel, .. } | Self::Transient { channel, .. } | Self::Forget(channel) => {
-                channel
-            }
+            Self::Push { channel, .. }
+            | Self::Transient { channel, .. }
+            | Self::Forget(channel) => channel,
         }
     }
 

@@ -171,11 +171,7 @@ impl Worker {
     }
 
     /// As from a view, but through a call: this channel's messages come without one.
-    fn recipients(
-        &self,
-        channel: &ChannelKey,
-        plans: &mut Plans,
-    ) -> wk_store::Result<Arc<[Uid]>> {
+    fn recipients(&self, channel: &ChannelKey, plans: &mut Plans) -> wk_store::Result<Arc<[Uid]>> {
         if is_pair(channel) {
             return Ok(wk_chat::implicit_recipients(channel).into());
         }

@@ -22,9 +22,7 @@ use wk_chat::request::{AdmitRequest, Mark};
 use wk_chat::{Request, SendRequest, Write};
 use wk_cluster::{Call, LaneId, Retry};
 use wk_proto::{ChannelKey, ConnId, Fence, MessageSeq, Mono, Ticket, Uid};
-use wk_session::{
-    CloseKind, ConnectRequest, Effect, Event, Info, SendPacket, Session, Transport,
-};
+use wk_session::{CloseKind, ConnectRequest, Effect, Event, Info, SendPacket, Session, Transport};
 
 use super::Gateway;
 use super::outbox::Outbox;
@@ -184,7 +182,7 @@ impl Driver {
             let stats = &self.guard.conn.stats;
             bump(&stats.out_msgs, count);
             bump(&stats.out_msg_bytes, bytes);
-            self.gateway.totals.out_msgs.add(count);
+            self.gateway.parts.totals.out_msgs.add(count);
         }
         if mail.timer {
             events.push_back(Event::Timeout);
@@ -208,9 +206,9 @@ impl Driver {
         let conn = &self.guard.conn;
         bump(&conn.stats.in_packets, 1);
         bump(&conn.stats.in_packet_bytes, input.len() as u64);
-        let wall = self.gateway.clock.wall();
+        let wall = self.gateway.parts.clock.wall();
         conn.stats.last_activity_ms.store(wall.0, Relaxed);
-        self.gateway.totals.in_bytes.add(input.len() as u64);
+        self.gateway.parts.totals.in_bytes.add(input.len() as u64);
         match &mut self.ws {
             None => {
                 let bytes = Bytes::copy_from_slice(input);
@@ -234,19 +232,19 @@ impl Driver {
 
     /// Gives the events to the session and acts on what it wants, until both are done.
     fn handle(&mut self, scratch: &mut Scratch) {
-        let now = self.gateway.clock.now();
-        let wall = self.gateway.clock.wall();
+        let now = self.gateway.parts.clock.now();
+        let wall = self.gateway.parts.clock.wall();
         while !scratch.events.is_empty() {
             while let Some(event) = scratch.events.pop_front() {
                 self.session.handle(now, wall, event, &mut scratch.effects);
             }
             self.act(now, scratch);
         }
-        self.gateway.route.submit(&mut scratch.calls);
+        self.gateway.parts.route.submit(&mut scratch.calls);
         scratch.effects.shrink_to(SCRATCH_ITEMS_KEPT);
         scratch.events.shrink_to(SCRATCH_ITEMS_KEPT);
         if let Some(at) = self.next_timeout() {
-            self.gateway.timers.arm(&self.guard.conn, at);
+            self.gateway.parts.timers.arm(&self.guard.conn, at);
         }
     }
 
@@ -273,7 +271,7 @@ impl Driver {
                 }
                 Effect::PeerAddress(peer) => self.guard.conn.set_peer(peer),
                 Effect::Redeliver(channel, seq) => {
-                    let route = &self.gateway.route;
+                    let route = &self.gateway.parts.route;
                     scratch
                         .calls
                         .push(route.redelivery(self.conn(), channel, seq));
@@ -305,6 +303,7 @@ impl Driver {
             device_id,
         } = connect;
         self.gateway
+            .parts
             .presence
             .admitting(&uid, self.conn(), device_flag);
         self.who = Some(Who {
@@ -324,9 +323,9 @@ impl Driver {
     /// Returns whether everybody knows the session.
     fn publish(&mut self, info: Info, fence: Fence) -> bool {
         let mut wakes = Wakes::default();
-        let presence = &self.gateway.presence;
+        let presence = &self.gateway.parts.presence;
         let visible = presence.publish(self.conn(), &info, fence, &mut wakes);
-        self.gateway.hub.wake(wakes);
+        self.gateway.parts.hub.wake(wakes);
         self.who = Some(Who {
             uid: info.uid.clone(),
             published: true,
@@ -339,7 +338,7 @@ impl Driver {
         let stats = &self.guard.conn.stats;
         bump(&stats.in_msgs, 1);
         bump(&stats.in_msg_bytes, packet.payload.len() as u64);
-        self.gateway.totals.in_msgs.add(1);
+        self.gateway.parts.totals.in_msgs.add(1);
         // H32: a message without a number cannot be told from its copy.
         let retry = if packet.client_msg_no.is_empty() {
             Retry::Never
@@ -350,7 +349,7 @@ impl Driver {
             channel: packet.channel,
             from: self.who.as_ref()?.uid.clone(),
             origin: wk_chat::request::Origin::Client(
-                self.gateway.presence.reference(self.conn()),
+                self.gateway.parts.presence.reference(self.conn()),
             ),
             flags: packet.flags,
             setting: packet.setting,
@@ -390,7 +389,7 @@ impl Driver {
             call: Call {
                 request,
                 retry,
-                deadline: self.gateway.route.deadline(ms),
+                deadline: self.gateway.parts.route.deadline(ms),
             },
         }
     }
@@ -419,7 +418,7 @@ impl Driver {
         let Some(closing) = &mut self.closing else {
             return Round::Over;
         };
-        if self.gateway.clock.now() >= closing.until {
+        if self.gateway.parts.clock.now() >= closing.until {
             return Round::Over;
         }
         if self.out.is_empty() && !closing.shut {
@@ -441,7 +440,7 @@ impl Driver {
             Poll::Ready(mail) if mail.overflow => Round::Over,
             Poll::Ready(_) => {
                 if let Some(at) = self.next_timeout() {
-                    self.gateway.timers.arm(&self.guard.conn, at);
+                    self.gateway.parts.timers.arm(&self.guard.conn, at);
                 }
                 Round::Again
             }
@@ -450,21 +449,21 @@ impl Driver {
     }
 
     fn too_slow(&self) -> Round {
-        self.gateway.totals.slow_clients.add(1);
+        self.gateway.parts.totals.slow_clients.add(1);
         Round::Over
     }
 
     fn count_written(&self, written: usize) {
         if written > 0 {
             bump(&self.guard.conn.stats.out_packet_bytes, written as u64);
-            self.gateway.totals.out_bytes.add(written as u64);
+            self.gateway.parts.totals.out_bytes.add(written as u64);
         }
     }
 
     /// Leaves the directory.
     fn depart(&mut self) {
         if let Some(who) = self.who.take() {
-            let presence = &self.gateway.presence;
+            let presence = &self.gateway.parts.presence;
             presence.remove(&who.uid, self.conn(), who.published);
         }
     }

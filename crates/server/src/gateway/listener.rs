@@ -12,8 +12,8 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use wk_session::{Session, Transport};
 
+use super::Gateway;
 use super::driver::Driver;
-use super::{Gateway, Kind};
 use crate::limits::ACCEPT_PAUSE_MS;
 
 /// Binds a listener; port 0 picks a free one.
@@ -24,7 +24,7 @@ pub(crate) async fn bind(addr: SocketAddr) -> io::Result<(TcpListener, SocketAdd
 }
 
 /// Serves a listener until the task is aborted.
-pub(crate) async fn accept_all(gateway: Arc<Gateway>, listener: TcpListener, kind: Kind) {
+pub(crate) async fn accept_all(gateway: Arc<Gateway>, listener: TcpListener, kind: Transport) {
     let mut reserve = reserve();
     loop {
         match listener.accept().await {
@@ -63,17 +63,16 @@ fn is_exhausted(error: &io::Error) -> bool {
 /// Starts the task of a connection. Owner: its guard in the hub. Ends: with its session. Failure: a panic ends this connection
 /// alone, the guard cleans up.
 fn serve(gateway: &Arc<Gateway>, socket: TcpStream, peer: SocketAddr, kind: Transport) {
-    if gateway.hub.len() >= gateway.connections_max {
+    let parts = &gateway.parts;
+    if parts.hub.len() >= parts.config.connections_max {
         return;
     }
     // Frames are small and answered at once; nothing is gained by waiting for more. A socket that is gone already will say so.
     let _ = socket.set_nodelay(true);
-    let guard = gateway.hub.add(peer, gateway.clock.wall());
-    let seed: [u8; 48] = rand::random::<[[u8; 16]; 3]>()
-        .concat()
-        .try_into()
-        .unwrap_or([0; 48]);
-    let session = Session::new(gateway.session.clone(), kind, gateway.clock.now(), seed);
+    let guard = parts.hub.add(peer, parts.clock.wall());
+    let mut seed = [0; 48];
+    rand::Rng::fill(&mut rand::rng(), &mut seed[..]);
+    let session = Session::new(gateway.session.clone(), kind, parts.clock.now(), seed);
     let mut driver = Driver::new(gateway.clone(), guard, socket, session, kind);
     tokio::spawn(std::future::poll_fn(move |cx| driver.poll(cx)));
 }

@@ -7,31 +7,15 @@ mod ws;
 
 use std::sync::Arc;
 
-use wk_proto::NodeId;
-use wk_session::{Config, Transport};
+use wk_session::Config;
 
-use crate::clock::Clock;
-use crate::counters::Totals;
-use crate::hub::Hub;
-use crate::presence::Presence;
-use crate::route::Route;
-use crate::timers::Timers;
+use crate::parts::Parts;
 
 pub(crate) use listener::{accept_all, bind};
 
 /// What every connection task of the node uses.
 #[derive(Debug)]
 pub(crate) struct Gateway {
-    pub(crate) node: NodeId,
-    pub(crate) clock: Clock,
     pub(crate) session: Arc<Config>,
-    pub(crate) connections_max: usize,
-    pub(crate) hub: Arc<Hub>,
-    pub(crate) route: Arc<Route>,
-    pub(crate) presence: Arc<Presence>,
-    pub(crate) timers: Arc<Timers>,
-    pub(crate) totals: Arc<Totals>,
+    pub(crate) parts: Arc<Parts>,
 }
-
-/// What a listener's sockets speak.
-pub(crate) type Kind = Transport;

@@ -16,7 +16,12 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
         }
     }
     out.extend(MASK);
-    out.extend(payload.iter().zip(0..).map(|(b, n): (&u8, usize)| b ^ MASK[n % 4]));
+    out.extend(
+        payload
+            .iter()
+            .zip(0..)
+            .map(|(b, n): (&u8, usize)| b ^ MASK[n % 4]),
+    );
     out
 }
 
@@ -76,7 +81,10 @@ fn broken_framing_ends_with_1002() {
         ("continuation of nothing", frame(0x80, b"a")),
         ("fragmented ping", frame(0x09, b"a")),
         ("long ping", long_ping),
-        ("new message inside one", [frame(0x02, b"a"), frame(0x82, b"b")].concat()),
+        (
+            "new message inside one",
+            [frame(0x02, b"a"), frame(0x82, b"b")].concat(),
+        ),
     ];
     for (what, input) in cases {
         assert_eq!(read(&input).1, Err(Code::Protocol), "{what}");
@@ -120,7 +128,11 @@ fn a_close_is_echoed() {
     assert_eq!(closed(&[]), Err(Code::Echo(None)));
     assert_eq!(closed(&[3, 0xe8, b'x']), Err(Code::Echo(Some(1000))));
     assert_eq!(closed(&[3]), Err(Code::Protocol));
-    assert_eq!(closed(&[3, 0xed]), Err(Code::Protocol), "1005 is never sent");
+    assert_eq!(
+        closed(&[3, 0xed]),
+        Err(Code::Protocol),
+        "1005 is never sent"
+    );
     assert_eq!(closed(&[3, 0xe8, 0xff]), Err(Code::NotText));
     let mut out = BytesMut::new();
     close_frame(Code::Echo(Some(1000)), &mut out);
