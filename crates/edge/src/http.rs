@@ -1,0 +1,4 @@
+//! The business API over HTTP/1.1.
+mod decode;
+mod json;
+mod message;
