@@ -74,6 +74,7 @@ impl Service {
                 mark: Mark::Read(seq),
             })
         });
+        let marks = marks.collect();
         let results: Result<Vec<()>> = all(marks).await.into_iter().collect();
         if results.is_err() {
             // The next ack tries again; marks are idempotent.

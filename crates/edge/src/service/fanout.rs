@@ -6,7 +6,7 @@ use std::future::Future;
 use futures_util::stream::{FuturesOrdered, StreamExt as _};
 use wk_chat::query::{Answer, Query, Recents, RecentsOf};
 
-use super::error::{Error, Result};
+use super::error::Result;
 use super::{Service, mismatch};
 
 /// Calls of one request under way at a time; more wait for the first of them.
@@ -16,7 +16,7 @@ const CALLS_MAX: usize = 64;
 const CHANNELS_PER_CALL_MAX: usize = 1_000;
 
 /// Runs `calls`, at most [`CALLS_MAX`] at a time. Results in the order of the calls.
-pub(super) async fn all<F: Future>(calls: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+pub(super) async fn all<F: Future>(calls: Vec<F>) -> Vec<F::Output> {
     let mut waiting = calls.into_iter();
     let mut running: FuturesOrdered<F> = waiting.by_ref().take(CALLS_MAX).collect();
     let mut results = Vec::new();
@@ -33,10 +33,10 @@ impl Service {
     pub(super) async fn recents(&self, wanted: Vec<RecentsOf>) -> Result<Vec<Recents>> {
         let count = wanted.len();
         let questions = by_slot(wanted, self.slot_count());
-        let calls = questions.into_iter().map(|(places, list)| async {
-            let found = self.recents_of_slot(list).await?;
-            Ok::<_, Error>((places, found))
-        });
+        let calls = questions
+            .into_iter()
+            .map(|(places, list)| self.placed_recents(places, list))
+            .collect();
         let mut answers: Vec<Option<Recents>> = vec![None; count];
         for answer in all(calls).await {
             let (places, found) = answer?;
@@ -48,6 +48,14 @@ impl Service {
             }
         }
         Ok(answers.into_iter().flatten().collect())
+    }
+
+    async fn placed_recents(
+        &self,
+        places: Vec<usize>,
+        list: Vec<RecentsOf>,
+    ) -> Result<(Vec<usize>, Vec<Recents>)> {
+        Ok((places, self.recents_of_slot(list).await?))
     }
 
     async fn recents_of_slot(&self, list: Vec<RecentsOf>) -> Result<Vec<Recents>> {

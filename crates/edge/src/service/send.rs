@@ -96,10 +96,11 @@ impl Service {
         )?;
         check_size(&request.payload)?;
         let from = ids::sender(&request.from_uid)?;
-        let sends = request.subscribers.iter().map(|to| {
-            let (request, from) = (&request, from.clone());
-            async move { self.send_to(request, from, to).await }
-        });
+        let sends = request
+            .subscribers
+            .iter()
+            .map(|to| self.send_to(&request, from.clone(), to))
+            .collect();
         let results = all(sends).await;
         let failed = request.subscribers.iter().zip(results);
         Ok(Broadcasted {
