@@ -1,6 +1,6 @@
 //! Messages of one channel: history pages and single messages (http-api 4.4–4.9).
 
-use wk_chat::query::{Answer, Query, Recents, RecentsOf};
+use wk_chat::query::{ANSWER_BYTES_MAX, Answer, Query, Recents, RecentsOf};
 use wk_proto::limits::RECORD_BYTES_MAX;
 use wk_proto::{ChannelKey, ChannelType, MessageId, MessageSeq, Uid};
 use wk_store::{Dir, Stored};
@@ -19,9 +19,6 @@ const PICK_MAX: usize = 10_000;
 
 /// Bytes of records after which the group may have cut a page: the page then says that more may follow.
 const CUT_BYTES: usize = ANSWER_BYTES_MAX - RECORD_BYTES_MAX;
-
-/// Bytes of records in one answer of a group.
-const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// In which direction a page of history goes. Pages are always ascending.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

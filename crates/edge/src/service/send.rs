@@ -220,6 +220,7 @@ impl Message {
             stream_no: "".into(),
             payload: request.payload.clone(),
             recipients,
+            receiver_allows_strangers: None,
         })
     }
 }
