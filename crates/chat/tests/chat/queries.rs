@@ -1,7 +1,7 @@
 //! Reads.
 
 use wk_chat::query::RecentsOf;
-use wk_chat::request::SendRequest;
+use wk_chat::request::{Origin, SendRequest};
 use wk_chat::{Answer, Query};
 use wk_proto::{ChannelKey, MessageId, MessageSeq};
 use wk_store::Dir;
@@ -50,14 +50,22 @@ fn ranges_keep_the_end_that_was_asked_for() {
 #[test]
 fn single_messages_are_found_by_each_name_once() {
     let (mut w, pair, ids) = talk();
-    let foreign = w.send(message(&person("u1", "u3"), "u1", "x")).message_id;
-    let found = w.query(Query::Pick {
+    // In the same slot, so only the channel tells it apart.
+    let foreign = SendRequest {
+        origin: Origin::Server,
+        ..message(&pair.command(), "u1", "x")
+    };
+    let foreign = w.send(foreign).message_id;
+    let Answer::Messages(found) = w.query(Query::Pick {
         channel: pair,
         seqs: vec![MessageSeq(4), MessageSeq(99)],
-        ids: vec![ids[0], foreign, ids[3], MessageId(1 << 40)],
+        ids: vec![foreign, ids[0], ids[3], MessageId(1 << 40)],
         client_msg_nos: vec!["n2".to_owned(), "n0".to_owned(), "no".to_owned()],
-    });
-    assert_eq!(seqs(found), [4, 1, 3]);
+    }) else {
+        panic!("another answer");
+    };
+    let found: Vec<_> = found.iter().map(|m| m.record.message_id()).collect();
+    assert_eq!(found, [ids[3], ids[0], ids[2]]);
 }
 
 #[test]

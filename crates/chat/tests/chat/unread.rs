@@ -168,3 +168,22 @@ fn run(seed: u64, ops: u64) {
         );
     }
 }
+
+#[test]
+fn the_rule_in_single_cases() {
+    let seq = MessageSeq;
+    for (read, deleted, last, own, last_is_own, expected) in [
+        (0, 0, 0, 0, false, (0, 0)),
+        (2, 0, 5, 0, false, (3, 2)),
+        (2, 4, 5, 0, false, (1, 4)),
+        (2, 0, 5, 4, false, (1, 4)),
+        (4, 0, 5, 2, false, (1, 4)),
+        (9, 0, 5, 0, false, (0, 9)),
+        (0, 0, 5, 5, true, (0, 5)),
+        // The own last seq may be unknown; the newest message tells enough.
+        (0, 0, 5, 0, true, (0, 5)),
+    ] {
+        let (count, position) = unread(seq(read), seq(deleted), seq(last), seq(own), last_is_own);
+        assert_eq!((count, position.0), expected);
+    }
+}
