@@ -36,6 +36,6 @@ pub use machine::{Context, Facts, Machine, Needs, Verdict};
 pub use messages::implicit_recipients;
 pub use policy::Policy;
 pub use query::{Answer, Query};
-pub use request::{Reply, Request, SendRequest, SendResult, Write};
+pub use request::{CallError, Reply, Request, SendRequest, SendResult, Why, Write};
 pub use sets::PAGE_UIDS_MAX;
 pub use users::KICK_TEXT;

@@ -16,7 +16,7 @@ use crate::wire;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Request {
     /// A message, persistent or not.
-    Send(Box<SendRequest>),
+    Send(Arc<SendRequest>),
     /// CONNECT of a session, at slot(uid). A linearizable read: nothing is logged (H19).
     Admit(Box<AdmitRequest>),
     /// Any other change of replicated state.
@@ -44,6 +44,20 @@ impl Request {
     /// Inverse of [`Self::encode`]; the payload is a slice of `data`.
     pub fn decode(data: Bytes) -> Result<Self, DecodeError> {
         wire::decode_request(data)
+    }
+}
+
+impl Request {
+    /// Bytes this request holds while it is on its way, roughly: what queues are bounded by.
+    pub fn cost(&self) -> usize {
+        /// A request without its payload: enum, texts, map entries.
+        const FIXED: usize = 512;
+        match self {
+            Self::Send(s) => FIXED + s.payload.len(),
+            Self::Admit(_) | Self::Query(_) => FIXED,
+            // At most UIDS_PER_WRITE_MAX uids of typical length.
+            Self::Write(_) => 8 * FIXED,
+        }
     }
 }
 
@@ -392,4 +406,41 @@ impl Reply {
     pub fn decode(data: Bytes) -> Result<Self, DecodeError> {
         wire::decode_reply(data)
     }
+}
+
+/// Why a call has no reply. A refusal is a [`Reply`], not an error (D7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// The request had no effect; it may be tried again.
+    #[error("not sent: {0}")]
+    NotSent(Why),
+    /// The request may have had its effect; only an idempotent one may be tried again.
+    #[error("outcome unknown: {0}")]
+    Unknown(Why),
+}
+
+/// What stood in the way of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Why {
+    /// The group has no leader, or it is elsewhere.
+    #[error("no leader for this group here")]
+    NotLeader,
+    /// A bound on bytes or calls in flight was reached (D11).
+    #[error("busy")]
+    Busy,
+    /// The deadline passed.
+    #[error("timed out")]
+    Timeout,
+    /// The leader lost its office before the entry was committed.
+    #[error("leadership was lost")]
+    LostLeadership,
+    /// The group is stopped because of a failed invariant or disk (H58).
+    #[error("this group is faulty")]
+    Faulty,
+    /// This node is shutting down.
+    #[error("shutting down")]
+    Draining,
+    /// The peer's link broke.
+    #[error("the link to the node broke")]
+    Link,
 }

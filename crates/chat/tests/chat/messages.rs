@@ -69,7 +69,7 @@ fn a_resend_gets_the_first_result_and_no_second_delivery() {
 #[test]
 fn copies_in_one_entry_coalesce() {
     let mut w = World::new();
-    let request = Request::Send(Box::new(numbered("n1", "hello")));
+    let request = Request::Send(Arc::new(numbered("n1", "hello")));
     let group = request.group(crate::world::SLOTS);
     let propose = |w: &mut World| match w.decide(group, &request) {
         Verdict::Propose(command) => command,
@@ -134,7 +134,7 @@ fn messages_without_a_number_are_never_duplicates() {
 #[test]
 fn an_id_that_does_not_grow_is_a_recorded_error() {
     let mut w = World::new();
-    let request = Request::Send(Box::new(message(&person("u1", "u2"), "u1", "x")));
+    let request = Request::Send(Arc::new(message(&person("u1", "u2"), "u1", "x")));
     let group = request.group(crate::world::SLOTS);
     let Verdict::Propose(command) = w.decide(group, &request) else {
         panic!("refused");
@@ -290,7 +290,7 @@ fn writes_nothing_could_make_right_are_not_logged() {
 #[test]
 fn batches_can_be_closed_by_size() {
     let mut w = World::new();
-    let request = Request::Send(Box::new(message(&group("g"), "____system", "hello")));
+    let request = Request::Send(Arc::new(message(&group("g"), "____system", "hello")));
     let group = request.group(crate::world::SLOTS);
     let Verdict::Propose(append) = w.decide(group, &request) else {
         panic!("refused");
