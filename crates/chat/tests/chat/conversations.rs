@@ -281,7 +281,7 @@ fn rows_owed_by_the_commands_of_one_entry_are_kept_apart() {
                 origin: wk_chat::request::Origin::Server,
                 ..send
             };
-            let request = wk_chat::Request::Send(Box::new(send));
+            let request = wk_chat::Request::Send(std::sync::Arc::new(send));
             match w.decide(to, &request) {
                 wk_chat::Verdict::Propose(command) => command,
                 other => panic!("{other:?}"),
