@@ -1,8 +1,10 @@
 //! Reads.
 
+use std::sync::Arc;
+
 use wk_chat::query::RecentsOf;
 use wk_chat::request::{Origin, SendRequest};
-use wk_chat::{Answer, Query};
+use wk_chat::{Answer, Query, Reply, Request};
 use wk_proto::{ChannelKey, MessageId, MessageSeq};
 use wk_store::Dir;
 
@@ -106,4 +108,33 @@ fn recents_have_head_own_last_and_the_newest() {
         ]
     );
     assert_eq!(found[0].head.as_ref().unwrap().from, uid("u2"));
+}
+
+#[test]
+fn no_bytes_from_a_peer_make_decoding_panic() {
+    let (mut w, pair, ids) = talk();
+    let query = Query::Pick {
+        channel: pair.clone(),
+        seqs: vec![MessageSeq(1)],
+        ids,
+        client_msg_nos: vec!["n".to_owned()],
+    };
+    let answer = w.query(query.clone());
+    let request = Request::Query(Box::new(query)).encode();
+    let reply = Reply::Answer(Box::new(answer)).encode();
+    let send = Request::Send(Arc::new(message(&pair, "u1", "x"))).encode();
+    for good in [request, reply, send] {
+        for at in 0..good.len() {
+            for flip in [1, 0x80, 0xFF] {
+                let mut bytes = good.to_vec();
+                bytes[at] ^= flip;
+                let _ = Request::decode(bytes.clone().into());
+                let _ = Reply::decode(bytes.into());
+            }
+            let _ = Request::decode(good.slice(..at));
+            let _ = Reply::decode(good.slice(..at));
+        }
+    }
+    assert!(Request::decode(Default::default()).is_err());
+    assert!(Reply::decode(Default::default()).is_err());
 }
