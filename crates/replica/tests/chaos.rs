@@ -134,14 +134,9 @@ fn run(seed: u64) -> (World, Vec<Client>) {
 }
 
 fn history(world: &World, node: NodeId, group: GroupId, channel: &ChannelKey) -> Vec<String> {
-    let view = world.nodes[&node]
-        .shard
-        .as_ref()
-        .unwrap()
-        .view(group)
-        .unwrap();
+    let view = world.shard(node).view(group).expect("it is here");
     let query = harness::work::history_query(channel);
-    match query.answer(&view).unwrap() {
+    match query.answer(&view).expect("readable") {
         wk_chat::Answer::Messages(messages) => messages
             .iter()
             .map(|m| {
@@ -175,7 +170,9 @@ fn check(seed: u64) -> usize {
         }
         let mut times: BTreeMap<&str, usize> = BTreeMap::new();
         for line in &first {
-            *times.entry(line.split(' ').nth(1).unwrap()).or_default() += 1;
+            *times
+                .entry(line.split(' ').nth(1).expect("seq, key, id"))
+                .or_default() += 1;
         }
         assert!(
             times.values().all(|n| *n == 1),
@@ -193,12 +190,10 @@ fn check(seed: u64) -> usize {
     for group in slots(&world.plan) {
         let applied: Vec<_> = (1..=NODES)
             .map(|n| {
-                world.nodes[&NodeId(n)]
-                    .shard
-                    .as_ref()
-                    .unwrap()
+                world
+                    .shard(NodeId(n))
                     .view(group)
-                    .unwrap()
+                    .expect("it is here")
                     .applied()
             })
             .collect();

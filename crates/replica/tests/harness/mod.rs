@@ -15,7 +15,7 @@ use std::sync::Arc;
 use wk_chat::request::{CallError, Inbox, OutboxKey, Why};
 use wk_chat::{Answer, Policy, Query, Reply, Request, Write};
 use wk_proto::{GroupId, Mono, NodeId, ReplicaId, SlotId, Ticket, WallMs};
-use wk_replica::{Input, Output, PeerMessage, WalMark};
+use wk_replica::{Input, Output, PeerMessage, Shard, WalMark};
 
 use net::Net;
 use node::Node;
@@ -137,6 +137,12 @@ pub struct World {
     pub replies: BTreeMap<Ticket, Result<Reply, CallError>>,
     /// Rows are kept from their groups while this is set.
     pub hold_outbox: bool,
+    /// Questions to other groups stay without an answer while this is set.
+    pub ignore_asks: bool,
+    /// Hold what happens against what must hold.
+    pub check: bool,
+    /// The wall clock is behind by this.
+    pub clock_back_ms: u64,
     elected: BTreeMap<(GroupId, u64), NodeId>,
     events: BTreeMap<(Mono, u64), Event>,
     next_event: u64,
@@ -168,6 +174,9 @@ impl World {
             trace: Vec::new(),
             replies: BTreeMap::new(),
             hold_outbox: false,
+            ignore_asks: false,
+            check: true,
+            clock_back_ms: 0,
             elected: BTreeMap::new(),
             events: BTreeMap::new(),
             next_event: 0,
@@ -184,7 +193,7 @@ impl World {
     }
 
     pub fn wall(&self) -> WallMs {
-        WallMs(START_MS + self.now.0 / 1_000)
+        WallMs(START_MS + self.now.0 / 1_000 - self.clock_back_ms)
     }
 
     /// Starts a node from its disk.
@@ -209,6 +218,11 @@ impl World {
 
     pub fn node(&mut self, id: NodeId) -> &mut Node {
         self.nodes.get_mut(&id).expect("a node of the plan")
+    }
+
+    /// The shard of a node that runs.
+    pub fn shard(&self, id: NodeId) -> &Shard {
+        self.nodes[&id].shard.as_ref().expect("it runs")
     }
 
     /// Sends a call to a node; the result turns up in `replies`.
@@ -445,6 +459,9 @@ impl World {
 
     /// What is committed is synced by a majority (I-1).
     fn check_durable(&self, group: GroupId, index: u64) {
+        if !self.check {
+            return;
+        }
         let synced = |n: &&Node| n.wal.last(replica_id(group, n.id)) >= index;
         let count = self.nodes.values().filter(synced).count();
         assert!(
@@ -456,7 +473,7 @@ impl World {
 
     /// One leader a term (I-9).
     fn check_leader(&mut self, id: NodeId, group: GroupId, term: u64, leader: Option<NodeId>) {
-        if leader == Some(id) {
+        if self.check && leader == Some(id) {
             let first = *self.elected.entry((group, term)).or_insert(id);
             assert_eq!(first, id, "{group}: two leaders in term {term}");
         }
@@ -464,6 +481,7 @@ impl World {
 
     fn send(&mut self, from: NodeId, to: NodeId, message: PeerMessage) {
         self.trace.push(Trace::Sent(from, to));
+        self.net.note(from, to, &message);
         for us in self.net.deliveries(&mut self.dice) {
             let message = message.clone();
             self.after_us(us, Event::Peer { to, from, message });
@@ -511,6 +529,9 @@ impl World {
     }
 
     fn ask(&mut self, asking: NodeId, ticket: Ticket, query: Query) {
+        if self.ignore_asks {
+            return;
+        }
         self.own_call(Own::Ask { asking, ticket }, Request::Query(Box::new(query)));
     }
 
