@@ -87,6 +87,8 @@ pub enum Trace {
     Sent(NodeId, NodeId),
     /// A row left for its group.
     Outbox(NodeId, OutboxKey),
+    /// Entries a slow follower needed from the WAL.
+    ReadLog(NodeId, usize),
     /// A group stopped.
     Fault(NodeId, GroupId, String),
     /// A node's opinion of who leads.
@@ -444,6 +446,16 @@ impl World {
             Output::Frozen(parts) => {
                 let done = self.node(id).store().checkpoint(&parts);
                 self.after_us(500, Event::Input(id, Input::Flushed(done)));
+            }
+            Output::ReadLog {
+                replica,
+                first,
+                last,
+                bytes,
+            } => {
+                let entries = self.node(id).wal.read(replica, first, last, bytes);
+                self.trace.push(Trace::ReadLog(id, entries.len()));
+                self.after_us(100, Event::Input(id, Input::Log(replica, entries)));
             }
             Output::Release(replica, index, term) => {
                 self.node(id).wal.release(replica, index, term)
