@@ -146,6 +146,7 @@ pub struct World {
     /// The wall clock is behind by this.
     pub clock_back_ms: u64,
     elected: BTreeMap<(GroupId, u64), NodeId>,
+    open: BTreeMap<Ticket, NodeId>,
     events: BTreeMap<(Mono, u64), Event>,
     next_event: u64,
     next_ticket: u64,
@@ -180,6 +181,7 @@ impl World {
             check: true,
             clock_back_ms: 0,
             elected: BTreeMap::new(),
+            open: BTreeMap::new(),
             events: BTreeMap::new(),
             next_event: 0,
             next_ticket: 0,
@@ -211,6 +213,7 @@ impl World {
     pub fn crash(&mut self, id: NodeId) {
         let seed = self.dice.roll();
         self.node(id).crash(seed);
+        self.open.retain(|_, node| *node != id);
         let lost = |e: &Event| match e {
             Event::Timer(n) | Event::Synced(n, _) | Event::Input(n, _) => *n == id,
             Event::Peer { .. } | Event::Outbox { .. } => false,
@@ -227,10 +230,16 @@ impl World {
         self.nodes[&id].shard.as_ref().expect("it runs")
     }
 
+    /// Calls without an answer whose node has not been killed since.
+    pub fn unanswered(&self) -> Vec<Ticket> {
+        self.open.keys().copied().collect()
+    }
+
     /// Sends a call to a node; the result turns up in `replies`.
     pub fn call(&mut self, node: NodeId, request: Request) -> Ticket {
         self.next_ticket += 1;
         let ticket = Ticket(self.next_ticket);
+        self.open.insert(ticket, node);
         self.input(node, self.call_input(ticket, request));
         ticket
     }
@@ -505,6 +514,7 @@ impl World {
             return self.own_result(own, result);
         }
         self.trace.push(Trace::Reply(id, ticket, result.clone()));
+        self.open.remove(&ticket);
         let before = self.replies.insert(ticket, result);
         assert!(before.is_none(), "call {ticket} answered twice");
     }
