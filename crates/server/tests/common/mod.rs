@@ -144,10 +144,15 @@ impl Client {
 
     /// Connects as `name` and returns what CONNACK said.
     pub async fn hello(&mut self, name: &str, device: &str) -> Connack {
+        self.hello_with(name, device, "").await
+    }
+
+    pub async fn hello_with(&mut self, name: &str, device: &str, token: &str) -> Connack {
         self.send_frame(&Frame::Connect(Connect {
             version: VERSION,
             device_id: Bytes::copy_from_slice(device.as_bytes()),
             uid: Bytes::copy_from_slice(name.as_bytes()),
+            token: Bytes::copy_from_slice(token.as_bytes()),
             client_timestamp: 1,
             ..Connect::default()
         }))
@@ -187,7 +192,7 @@ impl Client {
         self.send_frame(&Frame::Send(Send {
             flags: Flags(Flags::RED_DOT),
             client_seq,
-            client_msg_no: format!("{text}-{client_seq}").into(),
+            client_msg_no: format!("no-{client_seq}").into(),
             channel_id: Bytes::copy_from_slice(channel.as_bytes()),
             channel_type: kind.0,
             payload: Bytes::copy_from_slice(text.as_bytes()),
