@@ -25,7 +25,7 @@ pub(crate) type Reply = oneshot::Sender<Result<SendAck, SendError>>;
 
 /// What handles ask of the task, in one queue, because order exists only within one.
 pub(crate) enum Call {
-    Send(frame::Send, Reply),
+    Send(Box<frame::Send>, Reply),
     Close(oneshot::Sender<()>),
 }
 
@@ -128,7 +128,12 @@ impl Client {
         let number = number.unwrap_or_else(|| self.numbers.next());
         let plain = options.frame(channel_id, kind.0, number, payload.into());
         let (reply, answer) = oneshot::channel();
-        if self.calls.send(Call::Send(plain, reply)).await.is_err() {
+        if self
+            .calls
+            .send(Call::Send(Box::new(plain), reply))
+            .await
+            .is_err()
+        {
             return Err(why(&self.ending).into());
         }
         Ok(PendingAck {

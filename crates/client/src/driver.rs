@@ -233,7 +233,7 @@ impl Driver {
     fn call(&mut self, call: Option<Call>) -> Result<(), Over> {
         match call {
             Some(Call::Send(plain, reply)) => {
-                match self.core.send(self.now(), plain, reply) {
+                match self.core.send(self.now(), *plain, reply) {
                     Ok(()) => {}
                     Err(Rejected::TooLong(reply)) => answer(reply, Err(SendError::TooLong)),
                     Err(Rejected::Full(_)) => unreachable!("calls are taken while there is room"),
