@@ -5,11 +5,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use wk_proto::{ChannelKey, MessageId, MessageSeq, Record, SessionRef, Uid, WallMs};
 
+use crate::entry;
 use crate::request::{Inbox, OutboxKey, Reply, Write};
 
 /// Meaning of the commands: apply matches on it, replicas agree on it through the log (H47). First is 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RulesVersion(pub u16);
+
+impl RulesVersion {
+    /// The newest meaning this build knows.
+    pub const CURRENT: Self = Self(1);
+}
 
 /// A consumer of the message log with a replicated position (H13).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,12 +52,11 @@ pub struct Batch {
 impl Batch {
     /// Encodes into one entry's data. Records are copied once, here; after the log they are slices of the entry.
     pub fn encode(&self) -> Bytes {
-        todo!()
+        entry::encode(self)
     }
     /// Decodes an entry's data. An unknown kind or version is an error that stops the group (D5), never a skip.
     pub fn decode(data: Bytes) -> Result<Self, DecodeError> {
-        let _ = data;
-        todo!()
+        entry::decode(data)
     }
 }
 
@@ -61,7 +66,7 @@ pub enum DecodeError {
     /// Written by a newer build.
     #[error("command kind {kind} version {version} is unknown to this build")]
     Unknown {
-        /// Kind number.
+        /// Kind number; 0 = the batch itself, whose version is that of its layout or its rules.
         kind: u16,
         /// Version of its body.
         version: u16,
@@ -78,6 +83,13 @@ pub enum Command {
     Append(Append),
     /// Any other write; what depended on configuration is in `Resolved`.
     Write(Box<Write>),
+}
+
+impl Command {
+    /// Bytes this command adds to an encoded batch; for closing batches below `ENTRY_BYTES_MAX`.
+    pub fn encoded_len(&self) -> usize {
+        entry::encoded_len(self)
+    }
 }
 
 /// A message, ready for the channel's log.

@@ -15,8 +15,27 @@ pub mod policy;
 pub mod query;
 pub mod request;
 
+mod conversations;
+mod cursors;
+mod entry;
+mod facts;
+mod lists;
+mod members;
+mod messages;
+mod outbox;
+mod permission;
+mod rows;
+mod sets;
+mod step;
+mod tables;
+mod users;
+mod wire;
+
 pub use command::{Batch, Command, Effect, Outcome, Stamp};
 pub use machine::{Context, Facts, Machine, Needs, Verdict};
+pub use messages::implicit_recipients;
 pub use policy::Policy;
 pub use query::{Answer, Query};
 pub use request::{CallError, Reply, Request, SendRequest, SendResult, Why, Write};
+pub use sets::PAGE_UIDS_MAX;
+pub use users::KICK_TEXT;

@@ -1,14 +1,19 @@
 //! Linearizable reads, answered from a [`View`] after a proof of leadership, on any thread (H35, H46).
 
+use std::collections::BTreeSet;
+
 use wk_proto::{ChannelKey, GroupId, MessageId, MessageSeq, Uid, WallMs};
-use wk_store::{Dir, Head, Stored, View};
+use wk_store::{Dir, Head, Limit, Stored, View};
 
 use crate::request::{ChannelFlags, List};
+use crate::tables::Set;
+use crate::{conversations, rows, sets, users};
 
 /// What may be read of one group.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Query {
-    /// Recipients of a channel: subscribers in key order after `after`, at most `limit`.
+    /// Subscribers of a channel, by (length, bytes), after `after`, at most `limit` and [`crate::PAGE_UIDS_MAX`]. Its recipients
+    /// are these and [`crate::implicit_recipients`].
     Members {
         /// Which.
         channel: ChannelKey,
@@ -150,14 +155,157 @@ impl Query {
 
     /// Answers from a picture of the group's state.
     pub fn answer(&self, view: &View) -> wk_store::Result<Answer> {
-        let _ = view;
-        todo!()
+        match self {
+            Self::Members {
+                channel,
+                after,
+                limit,
+            } => page(view, channel, Set::Members, after.as_ref(), *limit),
+            Self::Listed {
+                channel,
+                list,
+                after,
+                limit,
+            } => page(view, channel, (*list).into(), after.as_ref(), *limit),
+            Self::Channel(channel) => {
+                let row = rows::Channel::read(view, channel)?;
+                Ok(Answer::Channel(row.info.map(|i| i.flags())))
+            }
+            Self::Recents(wanted) => recents(view, wanted).map(Answer::Recents),
+            Self::Messages {
+                channel,
+                first,
+                last,
+                dir,
+                limit,
+            } => {
+                let limit = Limit {
+                    count: *limit,
+                    bytes: ANSWER_BYTES_MAX,
+                };
+                view.range(channel, *first, *last, *dir, limit)
+                    .map(Answer::Messages)
+            }
+            Self::Pick {
+                channel,
+                seqs,
+                ids,
+                client_msg_nos,
+            } => pick(view, channel, seqs, ids, client_msg_nos).map(Answer::Messages),
+            Self::Conversations { uid, limit } => {
+                conversations::of_user(view, uid, *limit).map(Answer::Conversations)
+            }
+            Self::SystemUids => users::system_uids(view).map(Answer::SystemUids),
+        }
+    }
+}
+
+/// Bytes of records in one answer. Reached, the answer is shorter: a range keeps the end `dir` asks for, and later channels of
+/// `Recents` get one message each.
+pub const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+fn page(
+    view: &View,
+    channel: &ChannelKey,
+    set: Set,
+    after: Option<&Uid>,
+    limit: usize,
+) -> wk_store::Result<Answer> {
+    let (uids, more) = sets::page(view, channel, set, after, limit)?;
+    Ok(Answer::Uids(uids, more))
+}
+
+fn recents(view: &View, wanted: &[RecentsOf]) -> wk_store::Result<Vec<Recents>> {
+    let mut bytes = ANSWER_BYTES_MAX;
+    wanted
+        .iter()
+        .map(|of| {
+            let found = recents_of(view, of, bytes)?;
+            let used: usize = found.messages.iter().map(record_bytes).sum();
+            bytes = bytes.saturating_sub(used);
+            Ok(found)
+        })
+        .collect()
+}
+
+fn record_bytes(stored: &Stored) -> usize {
+    stored.record.as_bytes().len()
+}
+
+fn recents_of(view: &View, of: &RecentsOf, bytes: usize) -> wk_store::Result<Recents> {
+    let head = view.head(&of.channel)?;
+    let own_last = match &head {
+        Some(_) => view.last_by(&of.channel, of.uid.as_str())?,
+        None => None,
+    };
+    let messages = match &head {
+        Some(head) if of.count > 0 && of.from <= head.seq => {
+            let limit = Limit {
+                count: of.count,
+                bytes,
+            };
+            view.range(&of.channel, of.from, head.seq, of.dir, limit)?
+        }
+        _ => Vec::new(),
+    };
+    Ok(Recents {
+        head,
+        own_last: own_last.unwrap_or_default(),
+        messages,
+    })
+}
+
+/// Each message once, where it is first named; stops at [`ANSWER_BYTES_MAX`].
+fn pick(
+    view: &View,
+    channel: &ChannelKey,
+    seqs: &[MessageSeq],
+    ids: &[MessageId],
+    client_msg_nos: &[String],
+) -> wk_store::Result<Vec<Stored>> {
+    let mut picked = Picked::default();
+    for &seq in seqs {
+        let one = Limit {
+            count: 1,
+            bytes: ANSWER_BYTES_MAX,
+        };
+        let found = view.range(channel, seq, seq, Dir::Up, one)?;
+        picked.add(found.into_iter().next());
+    }
+    for &id in ids {
+        let found = view.by_id(id)?.filter(|(c, _)| c == channel);
+        picked.add(found.map(|(_, stored)| stored));
+    }
+    for number in client_msg_nos {
+        let found = view.by_client_msg_no(channel, number, 1)?;
+        picked.add(found.into_iter().next());
+    }
+    Ok(picked.messages)
+}
+
+#[derive(Default)]
+struct Picked {
+    messages: Vec<Stored>,
+    seen: BTreeSet<MessageSeq>,
+    bytes: usize,
+}
+
+impl Picked {
+    fn add(&mut self, found: Option<Stored>) {
+        if let Some(stored) = found
+            && self.bytes < ANSWER_BYTES_MAX
+            && self.seen.insert(stored.seq)
+        {
+            self.bytes += record_bytes(&stored);
+            self.messages.push(stored);
+        }
     }
 }
 
 /// Unread count of a conversation, and the read position to report. Pure; see messaging 7.4.
 ///
-/// `last`: newest seq; `own`: newest seq sent by the user; `last_is_own`: the newest message is his.
+/// `last`: newest seq; `own`: newest seq sent by the user; `last_is_own`: the newest message is his. Deleted messages count as
+/// read; so does everything before the user's own last message.
 pub fn unread(
     read: MessageSeq,
     deleted: MessageSeq,
@@ -165,6 +313,9 @@ pub fn unread(
     own: MessageSeq,
     last_is_own: bool,
 ) -> (u64, MessageSeq) {
-    let _ = (read, deleted, last, own, last_is_own);
-    todo!()
+    if last_is_own {
+        return (0, last);
+    }
+    let read = read.max(deleted).max(own);
+    (last.0.saturating_sub(read.0), read)
 }

@@ -8,7 +8,9 @@ use wk_proto::{
     Uid, WallMs,
 };
 
+use crate::command::DecodeError;
 use crate::query::{Answer, Query};
+use crate::wire;
 
 /// One request to one group.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +34,16 @@ impl Request {
             Self::Write(w) => w.group(slot_count),
             Self::Query(q) => q.group(slot_count),
         }
+    }
+
+    /// For a peer link.
+    pub fn encode(&self) -> Bytes {
+        wire::encode_request(self)
+    }
+
+    /// Inverse of [`Self::encode`]; the payload is a slice of `data`.
+    pub fn decode(data: Bytes) -> Result<Self, DecodeError> {
+        wire::decode_request(data)
     }
 }
 
@@ -83,6 +95,8 @@ pub struct SendRequest {
     pub payload: Bytes,
     /// Explicit recipients of an online-only command; `None` = those of the channel.
     pub recipients: Option<Arc<[Uid]>>,
+    /// `allow_stranger` of the receiver's own row; `None` until [`crate::Verdict::Ask`] asks for it.
+    pub receiver_allows_strangers: Option<bool>,
 }
 
 /// What became of a SEND.
@@ -232,7 +246,7 @@ pub enum Write {
         /// How.
         change: SetChange,
     },
-    /// Marks of one conversation row, at slot(uid). Creates the row if absent and `create` is set.
+    /// Marks of one conversation row, at slot(uid). See [`Mark`] for which create the row.
     Mark {
         /// Whose.
         uid: Uid,
@@ -281,7 +295,7 @@ impl Write {
 pub enum Mark {
     /// Everything up to here is read; never lowers. Creates the row if absent and the seq is not 0.
     Read(MessageSeq),
-    /// Exactly this read position, also lower (setUnread). Creates the row if absent and the channel has messages.
+    /// Exactly this read position, also lower (setUnread). Creates the row if absent: not for channels without messages.
     Unread(MessageSeq),
     /// Hide everything up to here. No row: nothing.
     Deleted(MessageSeq),
@@ -334,10 +348,12 @@ impl Inbox {
 /// What a membership row is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MembershipChange {
-    /// The chat row exists from now on, with everything up to `read` read if the row is new.
+    /// The chat part exists from now on, with everything up to `read` read.
     Join {
         /// Initial read position.
         read: MessageSeq,
+        /// The command part exists too, with everything up to here read if it is new (H8: subscribing creates both).
+        command_read: Option<MessageSeq>,
     },
     /// The chat row disappears; a command part lives until it is read up to `command_until` (H8).
     Leave {
@@ -378,6 +394,18 @@ pub enum Reply {
     Flags(Vec<u8>),
     /// To `Query`.
     Answer(Box<Answer>),
+}
+
+impl Reply {
+    /// For a peer link.
+    pub fn encode(&self) -> Bytes {
+        wire::encode_reply(self)
+    }
+
+    /// Inverse of [`Self::encode`]; records are slices of `data`.
+    pub fn decode(data: Bytes) -> Result<Self, DecodeError> {
+        wire::decode_reply(data)
+    }
 }
 
 /// Why a call has no reply. A refusal is a [`Reply`], not an error (D7).

@@ -2,9 +2,18 @@
 //!
 //! What a crash keeps is exactly: bytes covered by a completed [`File::sync`], and names covered by a completed
 //! [`Disk::sync_dir`]. Anything else may be there, be missing, or be there in part.
+//!
+//! [`RealDisk`] is a directory of the operating system. [`SimDisk`] is memory with faults: the same promises and nothing more,
+//! so what passes on it with every crash and every fault cannot depend on a kindness of one file system.
+
+mod real;
+mod sim;
 
 use std::io;
 use std::sync::Arc;
+
+pub use real::RealDisk;
+pub use sim::{Faults, SimDisk};
 
 /// A directory tree.
 pub trait Disk: Send + Sync + 'static {
@@ -43,4 +52,17 @@ pub trait File: Send + Sync + 'static {
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
+}
+
+/// Splits a path into folder and name, refusing whatever could leave the root or go deeper than one folder.
+fn split(path: &str) -> io::Result<(&str, &str)> {
+    let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let plain = |part: &str| part != "." && part != ".." && !part.contains(['/', '\\', '\0']);
+    if name.is_empty() || path.starts_with('/') || !plain(name) || !plain(dir) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{path:?} is not a path of one folder and a name"),
+        ));
+    }
+    Ok((dir, name))
 }

@@ -198,6 +198,7 @@ fn routes_by_the_channel_of_a_send() {
         stream_no: "".into(),
         payload: Default::default(),
         recipients: None,
+        receiver_allows_strangers: None,
     }));
     let group = request.group(64);
     assert!(matches!(group, GroupId::Slot(SlotId(n)) if n < 64));
