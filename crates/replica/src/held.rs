@@ -1,0 +1,253 @@
+//! Replies that wait for outbox rows (H6), and those behind them.
+//!
+//! The reply to a command that owes rows to other slots waits until they are applied there, but not for ever: after a bounded time
+//! the message is acknowledged anyway, for it is durable. Replies to later messages of the same channel wait behind it, so
+//! acknowledgements of one channel never swap.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use wk_chat::Reply;
+use wk_chat::request::OutboxKey;
+use wk_proto::{ChannelKey, Mono, Ticket};
+
+use crate::limits::HELD_REPLIES_MAX;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    /// Number of the next waiter.
+    next: u64,
+    waiters: BTreeMap<u64, Waiter>,
+    /// Which waiter each row is for.
+    rows: BTreeMap<OutboxKey, u64>,
+    /// Channels with a waiting message; all its waiters in order of commit.
+    channels: BTreeMap<ChannelKey, VecDeque<u64>>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    ticket: Ticket,
+    reply: Reply,
+    rows_left: usize,
+    /// When it stops waiting for rows.
+    until: Mono,
+    channel: Option<ChannelKey>,
+}
+
+/// A reply whose time has come.
+pub(crate) type Released = (Ticket, Reply);
+
+impl Held {
+    /// A command was applied. Its reply comes out at once, or later from another method.
+    ///
+    /// `channel`: set for messages, whose replies keep their order.
+    pub(crate) fn push(
+        &mut self,
+        ticket: Ticket,
+        reply: Reply,
+        rows: &[OutboxKey],
+        channel: Option<&ChannelKey>,
+        until: Mono,
+        out: &mut Vec<Released>,
+    ) {
+        let behind = channel.is_some_and(|c| self.channels.contains_key(c));
+        if rows.is_empty() && !behind {
+            return out.push((ticket, reply));
+        }
+        if self.waiters.len() >= HELD_REPLIES_MAX {
+            self.release_all(out);
+            return out.push((ticket, reply));
+        }
+        let number = self.next;
+        self.next += 1;
+        for row in rows {
+            self.rows.insert(*row, number);
+        }
+        if let Some(channel) = channel {
+            let queue = self.channels.entry(channel.clone()).or_default();
+            queue.push_back(number);
+        }
+        self.waiters.insert(
+            number,
+            Waiter {
+                ticket,
+                reply,
+                rows_left: rows.len(),
+                until,
+                channel: channel.cloned(),
+            },
+        );
+    }
+
+    /// A row is applied at its slot.
+    pub(crate) fn row_done(&mut self, row: OutboxKey, out: &mut Vec<Released>) {
+        let Some(number) = self.rows.remove(&row) else {
+            return;
+        };
+        if let Some(waiter) = self.waiters.get_mut(&number) {
+            waiter.rows_left -= 1;
+            if waiter.rows_left == 0 {
+                self.ready(number, out);
+            }
+        }
+    }
+
+    /// Time passed: whoever has waited long enough is acknowledged.
+    pub(crate) fn expire(&mut self, now: Mono, out: &mut Vec<Released>) {
+        let due: Vec<u64> = self
+            .waiters
+            .iter()
+            .filter(|(_, w)| w.rows_left > 0 && w.until <= now)
+            .map(|(n, _)| *n)
+            .collect();
+        if due.is_empty() {
+            return;
+        }
+        self.rows
+            .retain(|_, number| due.binary_search(number).is_err());
+        for number in due {
+            if let Some(waiter) = self.waiters.get_mut(&number) {
+                waiter.rows_left = 0;
+            }
+            self.ready(number, out);
+        }
+    }
+
+    /// All of them, in order of commit: the group stops, or too many wait.
+    pub(crate) fn release_all(&mut self, out: &mut Vec<Released>) {
+        self.rows.clear();
+        self.channels.clear();
+        let all = std::mem::take(&mut self.waiters);
+        out.extend(all.into_values().map(|w| (w.ticket, w.reply)));
+    }
+
+    fn ready(&mut self, number: u64, out: &mut Vec<Released>) {
+        let channel = self.waiters.get(&number).and_then(|w| w.channel.clone());
+        match channel {
+            None => self.release(number, out),
+            Some(channel) => self.drain(&channel, out),
+        }
+    }
+
+    fn drain(&mut self, channel: &ChannelKey, out: &mut Vec<Released>) {
+        let mut queue = self.channels.remove(channel).unwrap_or_default();
+        while let Some(number) = queue.front().copied() {
+            if self.waiters.get(&number).is_some_and(|w| w.rows_left > 0) {
+                break;
+            }
+            queue.pop_front();
+            self.release(number, out);
+        }
+        if !queue.is_empty() {
+            self.channels.insert(channel.clone(), queue);
+        }
+    }
+
+    fn release(&mut self, number: u64, out: &mut Vec<Released>) {
+        if let Some(waiter) = self.waiters.remove(&number) {
+            out.push((waiter.ticket, waiter.reply));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wk_proto::{ChannelId, ChannelType, LogIndex};
+
+    const LATER: Mono = Mono(1_000);
+
+    fn row(index: u64) -> OutboxKey {
+        OutboxKey {
+            index: LogIndex(index),
+            position: 0,
+        }
+    }
+
+    fn channel(name: &str) -> ChannelKey {
+        ChannelKey::new(ChannelId::trusted(name), ChannelType::GROUP)
+    }
+
+    struct Fixture {
+        held: Held,
+        out: Vec<Released>,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            Self {
+                held: Held::default(),
+                out: Vec::new(),
+            }
+        }
+        fn push(&mut self, ticket: u64, rows: &[OutboxKey], channel: Option<&ChannelKey>) {
+            self.held.push(
+                Ticket(ticket),
+                Reply::Done,
+                rows,
+                channel,
+                LATER,
+                &mut self.out,
+            );
+        }
+        fn done(&mut self, row: OutboxKey) {
+            self.held.row_done(row, &mut self.out);
+        }
+        fn tickets(&mut self) -> Vec<u64> {
+            self.out.drain(..).map(|(t, _)| t.0).collect()
+        }
+    }
+
+    #[test]
+    fn later_messages_of_the_channel_wait_behind_the_one_that_owes() {
+        let mut f = Fixture::new();
+        let (a, b) = (channel("a"), channel("b"));
+        f.push(1, &[row(1), row(2)], Some(&a));
+        f.push(2, &[], Some(&a));
+        f.push(3, &[], Some(&b));
+        f.push(4, &[], None);
+        assert_eq!(f.tickets(), [3, 4]);
+        f.done(row(1));
+        assert_eq!(f.tickets(), [0; 0]);
+        f.done(row(2));
+        assert_eq!(f.tickets(), [1, 2]);
+        f.push(5, &[], Some(&a));
+        assert_eq!(f.tickets(), [5]);
+    }
+
+    #[test]
+    fn rows_done_out_of_order_do_not_swap_replies() {
+        let mut f = Fixture::new();
+        let a = channel("a");
+        f.push(1, &[row(1)], Some(&a));
+        f.push(2, &[row(2)], Some(&a));
+        f.done(row(2));
+        assert_eq!(f.tickets(), [0; 0]);
+        f.done(row(1));
+        assert_eq!(f.tickets(), [1, 2]);
+    }
+
+    #[test]
+    fn the_wait_ends() {
+        let mut f = Fixture::new();
+        let a = channel("a");
+        f.push(1, &[row(1)], Some(&a));
+        f.push(2, &[], Some(&a));
+        f.held.expire(Mono(999), &mut f.out);
+        assert_eq!(f.tickets(), [0; 0]);
+        f.held.expire(LATER, &mut f.out);
+        assert_eq!(f.tickets(), [1, 2]);
+        f.done(row(1));
+        assert_eq!(f.tickets(), [0; 0], "a late result changes nothing");
+    }
+
+    #[test]
+    fn a_write_that_owes_holds_up_nobody() {
+        let mut f = Fixture::new();
+        f.push(1, &[row(1)], None);
+        f.push(2, &[], Some(&channel("a")));
+        assert_eq!(f.tickets(), [2]);
+        f.done(row(1));
+        assert_eq!(f.tickets(), [1]);
+    }
+}

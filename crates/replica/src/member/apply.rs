@@ -1,0 +1,135 @@
+//! From committed entries to state, effects and replies; and the outbox rows they leave behind.
+
+use raft::eraftpb::{Entry, EntryType};
+use wk_chat::command::{Batch, Outcome};
+use wk_chat::request::{CallError, OutboxKey, Why};
+use wk_chat::{Effect, Machine};
+use wk_proto::{LogIndex, Term};
+
+use super::{Caller, Fault, Member, Proposal, Role, Turn};
+use crate::shard::Output;
+
+impl Member {
+    /// Applies one committed entry as one unit.
+    pub(super) fn apply(&mut self, entry: Entry, turn: &mut Turn<'_>) -> Result<(), Fault> {
+        let (index, term) = (entry.index, entry.term);
+        let (outcomes, effects) = self.execute(entry)?;
+        self.applied_term = Term(term);
+        if matches!(self.role, Role::Elected(elected) if elected.0 == term) {
+            self.become_leader(Term(term))?;
+        }
+        if self.leads() {
+            self.emit(LogIndex(index), effects, turn);
+        }
+        self.resolve(index, term, outcomes, turn);
+        Ok(())
+    }
+
+    fn execute(&mut self, entry: Entry) -> Result<(Vec<Outcome>, Vec<Effect>), Fault> {
+        let at = LogIndex(entry.index);
+        if entry.entry_type != EntryType::EntryNormal {
+            return Err(Fault(format!(
+                "entry {at} changes members: unknown to this build"
+            )));
+        }
+        let mut outcomes = Vec::new();
+        let mut effects = Vec::new();
+        // A new leader's first entry is empty: it only moves the index.
+        if entry.data.is_empty() {
+            self.store.begin(at).commit();
+            return Ok((outcomes, effects));
+        }
+        let batch = Batch::decode(entry.data).map_err(|e| Fault(format!("entry {at}: {e}")))?;
+        let mut tx = self.store.begin(at);
+        for (position, command) in batch.commands.into_iter().enumerate() {
+            let position = position as u32;
+            let outcome =
+                self.machine
+                    .apply(at, position, &batch.stamp, command, &mut tx, &mut effects)?;
+            outcomes.push(outcome);
+        }
+        tx.commit();
+        self.last_time = self.last_time.max(batch.stamp.time);
+        Ok((outcomes, effects))
+    }
+
+    /// On the leader: what the world must do.
+    fn emit(&mut self, at: LogIndex, effects: Vec<Effect>, turn: &mut Turn<'_>) {
+        let mut others = Vec::with_capacity(effects.len());
+        for effect in effects {
+            match effect {
+                // Before it is proven, a leader finds them in the store later.
+                Effect::Outbox(key, inbox) if self.is_proven() => {
+                    self.outbox.push(key, inbox, turn.now);
+                }
+                Effect::Outbox(..) => {}
+                other => others.push(other),
+            }
+        }
+        if !others.is_empty() {
+            turn.outputs.push(Output::Committed(self.group, at, others));
+        }
+    }
+
+    /// Tells the callers of the entry at `index`, and of any entry of ours that lost its place.
+    fn resolve(&mut self, index: u64, term: u64, outcomes: Vec<Outcome>, turn: &mut Turn<'_>) {
+        while self.proposals.front().is_some_and(|p| p.index <= index) {
+            let Some(proposal) = self.proposals.pop_front() else {
+                break;
+            };
+            if (proposal.index, proposal.term) == (index, term) {
+                return self.answer(proposal, outcomes, turn);
+            }
+            // Another entry is committed where ours was: ours never will be.
+            self.abandon(proposal, CallError::NotSent(Why::LostLeadership), turn);
+        }
+    }
+
+    fn answer(&mut self, proposal: Proposal, outcomes: Vec<Outcome>, turn: &mut Turn<'_>) {
+        self.inflight_bytes = self.inflight_bytes.saturating_sub(proposal.bytes);
+        let until = turn.now.plus_ms(turn.config.outbox_wait_ms);
+        let mut released = Vec::new();
+        for (caller, outcome) in proposal.callers.into_iter().zip(outcomes) {
+            let (ticket, channel) = match &caller {
+                Caller::Nobody => continue,
+                Caller::Send(ticket, channel) => (*ticket, Some(channel)),
+                Caller::Write(ticket) => (*ticket, None),
+            };
+            let Outcome { reply, outbox } = outcome;
+            self.held
+                .push(ticket, reply, &outbox, channel, until, &mut released);
+        }
+        for (ticket, reply) in released {
+            turn.reply(ticket, Ok(reply));
+        }
+    }
+
+    /// What became of an outbox row.
+    pub(crate) fn on_outbox_result(&mut self, key: OutboxKey, applied: bool, turn: &mut Turn<'_>) {
+        self.outbox.result(key, applied, turn.now);
+        if applied {
+            let mut released = Vec::new();
+            self.held.row_done(key, &mut released);
+            for (ticket, reply) in released {
+                turn.reply(ticket, Ok(reply));
+            }
+        }
+    }
+
+    /// Sends what is due, and fetches rows that had no room before.
+    pub(super) fn work_outbox(&mut self, turn: &mut Turn<'_>) -> Result<(), Fault> {
+        if !self.is_proven() || self.outbox.is_idle() {
+            return Ok(());
+        }
+        if let Some((after, limit)) = self.outbox.wants_page() {
+            let rows = Machine::owed(&self.store.view(), after, limit)?;
+            self.outbox.page(rows, limit, turn.now);
+        }
+        let mut due = Vec::new();
+        self.outbox.due(turn.now, &mut due);
+        for (key, inbox) in due {
+            turn.outputs.push(Output::Outbox(self.group, key, inbox));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,398 @@
+//! The leader's way from calls to log entries, and to answers that need no entry.
+//!
+//! Everything that waits is decided against the state as it is, and what shall change goes into as few entries as bounds allow (D6).
+//! What changes nothing (a refusal, an admission, a query, a message that is not stored) is true only while this replica leads: it is
+//! decided again after a proof of leadership, and answered then (H35).
+
+use bytes::Bytes;
+use raft::eraftpb::{Entry, Message, MessageType};
+use wk_chat::command::{Append, Batch, RulesVersion, Stamp};
+use wk_chat::request::{CallError, OutboxKey, SetChange, Why, Write};
+use wk_chat::{Answer, Command, Context, Facts, Needs, Query, Request, Verdict};
+use wk_proto::limits::{ENTRY_BYTES_MAX, RECORD_BYTES_MAX};
+use wk_proto::{MessageId, Ticket, WallMs};
+use wk_store::View;
+
+use super::{Caller, Fault, Leading, Member, Proposal, Role, Turn};
+use crate::ids::Ids;
+use crate::limits::{
+    ASK_WAIT_MS, ASKS_MAX, BATCH_COMMANDS_MAX, BATCHES_IN_FLIGHT_MAX, GROUP_CALLS_MAX,
+    READS_WAITING_MAX, TURN_CALLS_MAX,
+};
+use crate::shard::Output;
+
+/// Rules this build writes. Replicated per slot once there is a second version (H47).
+const RULES: RulesVersion = RulesVersion(1);
+
+/// Bytes a command takes besides its variable parts: an upper bound.
+const COMMAND_OVERHEAD: usize = 2_048;
+
+impl Member {
+    /// A call arrives at the leader. An error has had no effect.
+    pub(crate) fn call(
+        &mut self,
+        ticket: Ticket,
+        request: Request,
+        inflight_bytes_max: usize,
+    ) -> Result<(), Why> {
+        if !self.leads() {
+            return Err(Why::NotLeader);
+        }
+        let weight = weight(&request);
+        if self.inflight_bytes + weight > inflight_bytes_max.max(weight) {
+            return Err(Why::Busy);
+        }
+        match request {
+            Request::Query(_) | Request::Admit(_) if self.reads.len() >= READS_WAITING_MAX => {
+                return Err(Why::Busy);
+            }
+            Request::Query(_) | Request::Admit(_) => self.reads.push((ticket, request)),
+            Request::Send(_) | Request::Write(_) if self.calls.len() >= GROUP_CALLS_MAX => {
+                return Err(Why::Busy);
+            }
+            Request::Send(_) | Request::Write(_) => {
+                self.inflight_bytes += weight;
+                self.calls.push_back((ticket, request));
+            }
+        }
+        Ok(())
+    }
+
+    /// Another group answered a question of [`Output::Ask`].
+    pub(crate) fn asked(&mut self, ticket: Ticket, answer: Option<Answer>, turn: &mut Turn<'_>) {
+        let Some((request, _)) = self.asks.remove(&ticket) else {
+            return;
+        };
+        let (Request::Send(send), Some(Answer::Channel(flags))) = (request, answer) else {
+            return turn.reply(ticket, Err(CallError::NotSent(Why::Timeout)));
+        };
+        let mut send = (*send).clone();
+        send.receiver_allows_strangers = Some(flags.is_some_and(|f| f.allow_stranger));
+        let request = Request::Send(send.into());
+        self.inflight_bytes += weight(&request);
+        self.calls.push_back((ticket, request));
+    }
+
+    /// Whether this ticket waits for [`Member::asked`].
+    pub(crate) fn asks(&self, ticket: Ticket) -> bool {
+        self.asks.contains_key(&ticket)
+    }
+
+    pub(super) fn can_decide_more(&self) -> bool {
+        let calls = self.may_propose() && !self.calls.is_empty();
+        self.is_proven() && (calls || self.reads.can_begin())
+    }
+
+    /// With enough entries on their way to disk, new calls gather for a larger one.
+    fn may_propose(&self) -> bool {
+        self.writes.iter().filter(|w| w.has_entries).count() < BATCHES_IN_FLIGHT_MAX
+    }
+
+    /// Decides what waits, begins the proofs, and proposes: in this order, so that a refusal is never overtaken by a later success
+    /// on the way to the same voters.
+    pub(super) fn propose_calls(&mut self, turn: &mut Turn<'_>) -> Result<(), Fault> {
+        if !self.is_proven() {
+            return Ok(());
+        }
+        if self.may_propose() {
+            let time = turn.wall.max(self.last_time);
+            self.draft_done(time);
+            self.decide_calls(time, turn)?;
+        }
+        if let Some(round) = self.reads.begin() {
+            self.raft.read_index(round.to_le_bytes().to_vec());
+        }
+        for draft in std::mem::take(&mut self.drafts) {
+            self.propose(draft, turn);
+        }
+        Ok(())
+    }
+
+    fn decide_calls(&mut self, time: WallMs, turn: &mut Turn<'_>) -> Result<(), Fault> {
+        if self.calls.is_empty() {
+            return Ok(());
+        }
+        let view = self.store.view();
+        let mut ids = 0..0;
+        for _ in 0..TURN_CALLS_MAX {
+            let Some((ticket, request)) = self.calls.pop_front() else {
+                break;
+            };
+            self.inflight_bytes = self.inflight_bytes.saturating_sub(weight(&request));
+            match self.verdict(ticket, &view, &request, &mut ids, time, turn)? {
+                Verdict::Propose(command) => {
+                    let caller = caller(ticket, &request);
+                    self.draft_command(command, caller, time);
+                }
+                Verdict::Answer(_) | Verdict::Transient(..) => {
+                    self.read_or_busy(ticket, request, turn);
+                }
+                Verdict::Ask(query) => self.ask(ticket, request, query, turn),
+            }
+        }
+        Ok(())
+    }
+
+    /// What the group itself has to say goes first.
+    fn draft_done(&mut self, time: WallMs) {
+        let keys = self.outbox.take_done(!self.calls.is_empty());
+        if !keys.is_empty() {
+            let command = Command::Write(Box::new(Write::OutboxDone { keys }));
+            self.draft_command(command, Caller::Nobody, time);
+        }
+    }
+
+    fn draft_command(&mut self, command: Command, caller: Caller, time: WallMs) {
+        match self.drafts.last_mut() {
+            Some(draft) if draft.has_room_for(&command) => draft.push(command, caller),
+            _ => {
+                let mut draft = Draft::new(time);
+                draft.push(command, caller);
+                self.drafts.push(draft);
+            }
+        }
+    }
+
+    fn verdict(
+        &mut self,
+        ticket: Ticket,
+        view: &View,
+        request: &Request,
+        ids: &mut std::ops::Range<i64>,
+        time: WallMs,
+        turn: &mut Turn<'_>,
+    ) -> Result<Verdict, Fault> {
+        let waiting = self.calls.len() + 1;
+        self.deciding = Some(ticket);
+        let Role::Leader(leading) = &mut self.role else {
+            return Err(Fault("decides without leading".into()));
+        };
+        if ids.is_empty() {
+            *ids = leading.reserve(&mut turn.ids, turn.wall, waiting);
+        }
+        let mut needs = Needs::default();
+        self.machine.needs(request, &mut needs);
+        let facts = Facts::fetch(view, &needs)?;
+        let mut next_id = MessageId(ids.start);
+        let mut context = Context {
+            now: time,
+            term: leading.term,
+            policy: turn.policy,
+            next_id: &mut next_id,
+            fence: &mut leading.fence,
+        };
+        let verdict = self.machine.decide(&facts, &mut context, request);
+        ids.start = next_id.0;
+        self.deciding = None;
+        Ok(verdict)
+    }
+
+    fn read_or_busy(&mut self, ticket: Ticket, request: Request, turn: &mut Turn<'_>) {
+        if self.reads.len() >= READS_WAITING_MAX {
+            turn.reply(ticket, Err(CallError::NotSent(Why::Busy)));
+        } else {
+            self.reads.push((ticket, request));
+        }
+    }
+
+    fn ask(&mut self, ticket: Ticket, request: Request, query: Query, turn: &mut Turn<'_>) {
+        if self.asks.len() >= ASKS_MAX {
+            return turn.reply(ticket, Err(CallError::NotSent(Why::Busy)));
+        }
+        let until = turn.now.plus_ms(ASK_WAIT_MS);
+        self.asks.insert(ticket, (request, until));
+        turn.outputs.push(Output::Ask(ticket, Box::new(query)));
+    }
+
+    fn propose(&mut self, draft: Draft, turn: &mut Turn<'_>) {
+        let data = draft.batch.encode();
+        let proposal = Proposal {
+            index: self.raft.raft.raft_log.last_index() + 1,
+            term: self.raft.raft.term,
+            bytes: data.len(),
+            callers: draft.callers,
+        };
+        self.inflight_bytes += proposal.bytes;
+        match self.raft.step(proposition(self.id.0, data)) {
+            Ok(()) => {
+                self.last_time = draft.batch.stamp.time;
+                self.proposals.push_back(proposal);
+            }
+            // Leadership is being given away.
+            Err(_) => {
+                self.abandon(proposal, CallError::NotSent(Why::NotLeader), turn);
+                self.outbox.restore(draft.done);
+            }
+        }
+    }
+
+    /// Answers the reads whose proof is there.
+    pub(super) fn serve_reads(&mut self, turn: &mut Turn<'_>) -> Result<(), Fault> {
+        if !self.is_proven() {
+            return Ok(());
+        }
+        self.serving = self.reads.ready(self.store.applied().0).into();
+        if self.serving.is_empty() {
+            return Ok(());
+        }
+        let view = self.store.view();
+        while let Some((ticket, request)) = self.serving.pop_front() {
+            self.serve(ticket, request, &view, turn)?;
+        }
+        Ok(())
+    }
+
+    fn serve(
+        &mut self,
+        ticket: Ticket,
+        request: Request,
+        view: &View,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Fault> {
+        if let Request::Query(query) = request {
+            turn.outputs.push(Output::Read(ticket, view.clone(), query));
+            return Ok(());
+        }
+        let time = turn.wall.max(self.last_time);
+        match self.verdict(ticket, view, &request, &mut (0..0), time, turn)? {
+            Verdict::Answer(reply) => turn.reply(ticket, Ok(reply)),
+            Verdict::Transient(effect, reply) => {
+                let effects = vec![effect];
+                turn.outputs
+                    .push(Output::Committed(self.group, view.applied(), effects));
+                turn.reply(ticket, Ok(reply));
+            }
+            Verdict::Ask(query) => self.ask(ticket, request, query, turn),
+            // The state moved on since it was refused.
+            Verdict::Propose(_) => {
+                self.inflight_bytes += weight(&request);
+                self.calls.push_back((ticket, request));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Leading {
+    /// Ids for the next `waiting` commands, or as many as come in one piece.
+    fn reserve(&mut self, ids: &mut Ids, wall: WallMs, waiting: usize) -> std::ops::Range<i64> {
+        let count = waiting.min(BATCH_COMMANDS_MAX).min(ids.range_max());
+        let first = ids.reserve(wall, self.last_id, count).0;
+        let end = first + count as i64;
+        self.last_id = MessageId(end - 1);
+        first..end
+    }
+}
+
+/// An entry in the making.
+#[derive(Debug)]
+pub(super) struct Draft {
+    batch: Batch,
+    pub(super) callers: Vec<Caller>,
+    /// Outbox rows it removes.
+    done: Vec<OutboxKey>,
+    bytes: usize,
+}
+
+impl Draft {
+    fn new(time: WallMs) -> Self {
+        let stamp = Stamp {
+            time,
+            rules: RULES,
+            cursors: Vec::new(),
+        };
+        Self {
+            batch: Batch {
+                stamp,
+                commands: Vec::new(),
+            },
+            callers: Vec::new(),
+            done: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    fn has_room_for(&self, command: &Command) -> bool {
+        self.batch.commands.len() < BATCH_COMMANDS_MAX
+            && self.bytes + command_bytes(command) <= ENTRY_BYTES_MAX
+    }
+
+    fn push(&mut self, command: Command, caller: Caller) {
+        if let Command::Write(write) = &command
+            && let Write::OutboxDone { keys } = write.as_ref()
+        {
+            self.done.extend(keys);
+        }
+        self.bytes += command_bytes(&command);
+        self.batch.commands.push(command);
+        self.callers.push(caller);
+    }
+}
+
+fn caller(ticket: Ticket, request: &Request) -> Caller {
+    match request {
+        Request::Send(send) => Caller::Send(ticket, send.channel.clone()),
+        _ => Caller::Write(ticket),
+    }
+}
+
+/// As [`raft::RawNode::propose`], without a copy of the data.
+fn proposition(from: u64, data: Bytes) -> Message {
+    let entry = Entry {
+        data,
+        ..Entry::default()
+    };
+    Message {
+        msg_type: MessageType::MsgPropose,
+        from,
+        entries: vec![entry].into(),
+        ..Message::default()
+    }
+}
+
+/// Bytes a call counts for while it waits.
+pub(super) fn weight(request: &Request) -> usize {
+    match request {
+        Request::Send(send) => {
+            let recipients = send.recipients.as_ref().map_or(0, |r| uids_bytes(r));
+            send.payload.len() + recipients + COMMAND_OVERHEAD
+        }
+        Request::Write(write) => write_bytes(write),
+        Request::Admit(_) | Request::Query(_) => COMMAND_OVERHEAD,
+    }
+}
+
+fn command_bytes(command: &Command) -> usize {
+    match command {
+        Command::Append(Append { record, .. }) => {
+            debug_assert!(record.as_bytes().len() <= RECORD_BYTES_MAX);
+            record.as_bytes().len() + COMMAND_OVERHEAD
+        }
+        Command::Write(write) => write_bytes(write),
+    }
+}
+
+fn write_bytes(write: &Write) -> usize {
+    let variable = match write {
+        Write::SetToken { token, .. } => token.len(),
+        Write::Members { change, .. } | Write::Lists { change, .. } => set_bytes(change),
+        Write::SystemUids { uids, .. } => uids_bytes(uids),
+        Write::OutboxDone { keys } => keys.len() * 16,
+        _ => 0,
+    };
+    variable + COMMAND_OVERHEAD
+}
+
+fn set_bytes(change: &SetChange) -> usize {
+    match change {
+        SetChange::Add(uids)
+        | SetChange::Remove(uids)
+        | SetChange::Replace(uids)
+        | SetChange::Stage { uids, .. } => uids_bytes(uids),
+        SetChange::Switch { .. } => 0,
+    }
+}
+
+fn uids_bytes(uids: &[wk_proto::Uid]) -> usize {
+    uids.iter().map(|u| u.as_str().len() + 8).sum()
+}

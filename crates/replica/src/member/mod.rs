@@ -1,0 +1,638 @@
+//! One member of one group: its raft node, its state, and the calls on their way through it.
+//!
+//! * [`recover`]: from what disk holds to a member;
+//! * [`decide`]: the leader's way from calls to log entries;
+//! * [`apply`]: from committed entries to state, effects and replies;
+//! * this module: raft's cycle (step, ready, persist, send) and the changes of role.
+//!
+//! A [`Fault`] from any method means that an invariant broke; the shard then stops this member and no other (H58).
+
+mod apply;
+mod decide;
+mod recover;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use raft::eraftpb::{Entry, Message, MessageType};
+use raft::{RawNode, StateRole};
+use wk_chat::request::{CallError, Reply, Why};
+use wk_chat::{Machine, Policy, Request};
+use wk_proto::{
+    ChannelKey, Fence, GroupId, LogIndex, MessageId, Mono, NodeId, ReplicaId, Term, Ticket, WallMs,
+};
+use wk_store::{SlotStore, WalRecord};
+
+use crate::held::Held;
+use crate::ids::Ids;
+use crate::limits::{
+    APPEND_BYTES_MAX, FETCH_WAIT_MS, LOG_BUDGET_BYTES_MAX, LOST_LEADERSHIP_MS_MAX,
+    READIES_IN_FLIGHT_MAX,
+};
+use crate::log::Log;
+use crate::mail::Mail;
+use crate::outbox::Outbox;
+use crate::reads::{Read, Reads};
+use crate::shard::{Output, ShardConfig, WalMark};
+
+/// Why a member must stop; the text goes to the operator.
+#[derive(Debug)]
+pub(crate) struct Fault(pub String);
+
+impl From<wk_store::Error> for Fault {
+    fn from(error: wk_store::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<raft::Error> for Fault {
+    fn from(error: raft::Error) -> Self {
+        Self(format!("raft: {error}"))
+    }
+}
+
+/// What one turn of the shard knows and collects, over all its members.
+pub(crate) struct Turn<'a> {
+    pub(crate) now: Mono,
+    pub(crate) wall: WallMs,
+    pub(crate) config: &'a ShardConfig,
+    pub(crate) policy: &'a Policy,
+    pub(crate) ids: Ids,
+    /// Names the end of `records`.
+    pub(crate) mark: WalMark,
+    pub(crate) records: Vec<WalRecord>,
+    pub(crate) mail: Mail,
+    /// Everything that comes after the writes and the mail.
+    pub(crate) outputs: Vec<Output>,
+}
+
+impl Turn<'_> {
+    fn reply(&mut self, ticket: Ticket, result: Result<Reply, CallError>) {
+        self.outputs.push(Output::Reply(ticket, result));
+    }
+}
+
+/// See the module.
+pub(crate) struct Member {
+    pub(crate) group: GroupId,
+    pub(crate) id: ReplicaId,
+    voters: BTreeMap<ReplicaId, NodeId>,
+    raft: RawNode<Log>,
+    store: SlotStore,
+    machine: Machine,
+    applied_term: Term,
+    role: Role,
+    /// Last (term, leader) reported.
+    told: (Term, Option<NodeId>),
+    /// Readies handed to the WAL and not yet durable, oldest first.
+    writes: VecDeque<PendingWrite>,
+    /// Single voter: stand for election as soon as the known commit index is applied.
+    campaign: bool,
+
+    calls: VecDeque<(Ticket, Request)>,
+    /// The call in hand, and what was decided in this turn: empty between turns, unless one was cut short by a fault.
+    deciding: Option<Ticket>,
+    drafts: Vec<decide::Draft>,
+    serving: VecDeque<Read>,
+    proposals: VecDeque<Proposal>,
+    /// Bytes of `calls` and `proposals`.
+    inflight_bytes: usize,
+    /// Until when a deposed leader looks for the fate of its proposals.
+    lost_until: Option<Mono>,
+    reads: Reads,
+    /// Calls that wait for an answer from another group, with their deadline.
+    asks: BTreeMap<Ticket, (Request, Mono)>,
+    held: Held,
+    outbox: Outbox,
+
+    /// Largest time of any entry applied or proposed here.
+    last_time: WallMs,
+    /// Until when a piece of the log may come from the WAL.
+    fetch_until: Option<Mono>,
+    /// Bytes written to the WAL since its last release.
+    unreleased_bytes: u64,
+    /// Applied bytes of the log kept in memory.
+    tail_bytes_max: usize,
+}
+
+#[derive(Debug)]
+enum Role {
+    Follower,
+    /// Elected; entries of earlier terms may still be on their way into the state.
+    Elected(Term),
+    /// Has applied an entry of its own term: knows everything that was ever committed before it.
+    Leader(Leading),
+}
+
+/// A leader's counters.
+#[derive(Debug)]
+struct Leading {
+    term: Term,
+    fence: Fence,
+    /// Largest message id in the log.
+    last_id: MessageId,
+}
+
+#[derive(Debug)]
+struct PendingWrite {
+    mark: WalMark,
+    /// Raft's number of the (last) ready it covers.
+    number: u64,
+    has_entries: bool,
+}
+
+/// One entry of ours in the log, and who waits for it.
+#[derive(Debug)]
+struct Proposal {
+    index: u64,
+    term: u64,
+    bytes: usize,
+    /// By position of the command.
+    callers: Vec<Caller>,
+}
+
+/// Who waits for one command.
+#[derive(Debug)]
+enum Caller {
+    /// The shard itself.
+    Nobody,
+    /// A message: replies of one channel keep their order.
+    Send(Ticket, ChannelKey),
+    /// Anything else.
+    Write(Ticket),
+}
+
+impl Caller {
+    fn ticket(&self) -> Option<Ticket> {
+        match self {
+            Self::Nobody => None,
+            Self::Send(ticket, _) | Self::Write(ticket) => Some(*ticket),
+        }
+    }
+}
+
+impl Member {
+    /// What the network brought from `node`. `Ok(false)`: not acceptable, dropped.
+    pub(crate) fn step(&mut self, node: NodeId, mut message: Message) -> Result<bool, Fault> {
+        if message.to != self.id.0 || self.voters.get(&ReplicaId(message.from)) != Some(&node) {
+            return Ok(false);
+        }
+        if !self.is_acceptable(&message)? {
+            return Ok(false);
+        }
+        if message.reject
+            && message.msg_type == MessageType::MsgAppendResponse
+            && !self.is_news(&mut message)
+        {
+            return Ok(false);
+        }
+        Ok(self.raft.step(message).is_ok())
+    }
+
+    /// Whether a follower's rejection is not overtaken by what it acknowledged since; a hint that is gets corrected.
+    ///
+    /// Raft 0.7 would probe below what the follower is known to hold (fixed upstream after 0.7.0). Those entries may have left
+    /// memory, and then the follower would never be served again.
+    fn is_news(&self, rejection: &mut Message) -> bool {
+        let Some(progress) = self.raft.raft.prs().get(rejection.from) else {
+            return false;
+        };
+        if rejection.index <= progress.matched {
+            return false;
+        }
+        let mut probe = rejection.reject_hint;
+        if rejection.log_term > 0 {
+            let log = &self.raft.raft.raft_log;
+            probe = log.find_conflict_by_term(probe, rejection.log_term).0;
+        }
+        if probe < progress.matched {
+            rejection.reject_hint = progress.matched;
+            rejection.log_term = 0;
+        }
+        true
+    }
+
+    /// Raft takes a message at its word and panics where it contradicts what must hold; so what cannot be is sorted out here.
+    fn is_acceptable(&self, m: &Message) -> Result<bool, Fault> {
+        let last = self.raft.raft.raft_log.last_index();
+        let current = m.term >= self.raft.raft.term;
+        Ok(match m.msg_type {
+            MessageType::MsgAppend => {
+                m.term > 0
+                    && m.log_term <= m.term
+                    // Raft takes term 0 for the term of any index beyond its log.
+                    && (m.log_term == 0) == (m.index == 0)
+                    && terms_ascend(m)
+                    && self.writes.len() < READIES_IN_FLIGHT_MAX
+                    && m.from != self.id.0
+            }
+            MessageType::MsgHeartbeat if current && m.commit > last => {
+                return Err(Fault(format!(
+                    "the leader knows this replica to hold entries up to {}, but its log ends at {last}",
+                    m.commit
+                )));
+            }
+            MessageType::MsgHeartbeat => m.term > 0,
+            MessageType::MsgAppendResponse => m.index <= last && m.reject_hint <= last,
+            // A candidate's own vote must be durable before it counts others: raft relies on it.
+            MessageType::MsgRequestVoteResponse => self.writes.is_empty(),
+            _ => m.term > 0,
+        })
+    }
+
+    /// One raft tick.
+    pub(crate) fn tick(&mut self, turn: &mut Turn<'_>) {
+        // Raft draws its election timeout from the thread's random source at each change of term; ours replaces it before it counts.
+        let timeout = self.election_timeout(turn.config);
+        self.raft.raft.set_randomized_election_timeout(timeout);
+        self.raft.tick();
+        self.outbox.tick();
+        self.expire(turn);
+    }
+
+    fn election_timeout(&self, config: &ShardConfig) -> usize {
+        let ticks = config.election_ticks as u64;
+        let noise = mix(config.seed ^ mix(self.id.0 ^ mix(self.raft.raft.term)));
+        (ticks + noise % ticks) as usize
+    }
+
+    /// Everything written up to `mark` is on disk.
+    pub(crate) fn on_durable(&mut self, mark: WalMark) -> bool {
+        let mut number = None;
+        while self.writes.front().is_some_and(|w| w.mark <= mark) {
+            number = self.writes.pop_front().map(|w| w.number);
+        }
+        if let Some(number) = number {
+            self.raft.on_persist_ready(number);
+        }
+        number.is_some()
+    }
+
+    /// One turn: decide, propose, write, send, apply, answer. `true`: there is more to do at once.
+    pub(crate) fn turn(&mut self, turn: &mut Turn<'_>) -> Result<bool, Fault> {
+        self.note_role(turn);
+        self.propose_calls(turn)?;
+        self.cycle(turn)?;
+        if self.campaign && self.store.applied().0 >= self.raft.raft.raft_log.committed {
+            self.campaign = false;
+            self.raft.campaign()?;
+            self.note_role(turn);
+            self.cycle(turn)?;
+        }
+        self.serve_reads(turn)?;
+        self.work_outbox(turn)?;
+        self.fetch_log(turn);
+        self.forget_log();
+        Ok(self.raft.has_ready() || self.campaign || self.can_decide_more())
+    }
+
+    /// Takes what raft wants done, once.
+    fn cycle(&mut self, turn: &mut Turn<'_>) -> Result<(), Fault> {
+        if !self.raft.has_ready() {
+            return Ok(());
+        }
+        let mut ready = self.raft.ready();
+        let number = ready.number();
+        let entries = ready.take_entries();
+        if ready.must_sync() {
+            self.write(&entries, turn);
+            self.raft.mut_store().append(&entries);
+            self.writes.push_back(PendingWrite {
+                mark: turn.mark,
+                number,
+                has_entries: !entries.is_empty(),
+            });
+        }
+        for message in ready.take_messages() {
+            self.post(&message, None, turn);
+        }
+        let after = self.writes.back().map(|w| w.mark);
+        for message in ready.take_persisted_messages() {
+            self.post(&message, after, turn);
+        }
+        for state in ready.take_read_states() {
+            if let Ok(number) = <[u8; 8]>::try_from(state.request_ctx.as_slice()) {
+                self.reads.proven(u64::from_le_bytes(number), state.index);
+            }
+        }
+        let committed = ready.take_committed_entries();
+        self.raft.advance_append_async(ready);
+        match self.writes.back_mut() {
+            // Nothing of its own to write: durable with what was written before it.
+            Some(last) => last.number = number,
+            None => self.raft.on_persist_ready(number),
+        }
+        for entry in committed {
+            self.apply(entry, turn)?;
+        }
+        let applied = self.store.applied().0;
+        if applied > self.raft.raft.raft_log.applied {
+            self.raft.advance_apply_to(applied);
+        }
+        self.note_role(turn);
+        Ok(())
+    }
+
+    fn write(&mut self, entries: &[Entry], turn: &mut Turn<'_>) {
+        let state = self.raft.raft.hard_state();
+        turn.records.push(WalRecord::State {
+            replica: self.id,
+            term: Term(state.term),
+            vote: state.vote,
+            commit: LogIndex(state.commit),
+        });
+        for entry in entries {
+            self.unreleased_bytes += entry.data.len() as u64;
+            turn.records.push(WalRecord::Entry {
+                replica: self.id,
+                term: Term(entry.term),
+                index: LogIndex(entry.index),
+                kind: entry.entry_type as u8,
+                data: entry.data.clone(),
+            });
+        }
+    }
+
+    fn post(&self, message: &Message, after: Option<WalMark>, turn: &mut Turn<'_>) {
+        if let Some(node) = self.voters.get(&ReplicaId(message.to)) {
+            turn.mail.put(*node, after, self.group, message);
+        }
+    }
+
+    /// Follows raft's role: the one place where it changes here.
+    fn note_role(&mut self, turn: &mut Turn<'_>) {
+        let term = Term(self.raft.raft.term);
+        let leads = self.raft.raft.state == StateRole::Leader;
+        if self.leader_term().is_some_and(|led| !leads || led != term) {
+            self.become_follower(turn);
+        }
+        if leads && self.leader_term().is_none() {
+            self.become_elected(term, turn);
+        }
+        let leader = self
+            .voters
+            .get(&ReplicaId(self.raft.raft.leader_id))
+            .copied();
+        if self.told != (term, leader) {
+            self.told = (term, leader);
+            turn.outputs.push(Output::Leader(self.group, term, leader));
+        }
+    }
+
+    fn become_elected(&mut self, term: Term, turn: &mut Turn<'_>) {
+        self.role = Role::Elected(term);
+        self.lost_until = None;
+        // Our log is the group's now: an entry of ours that is not in it never will be.
+        let log = &self.raft.raft.raft_log;
+        let (kept, gone): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.proposals)
+            .into_iter()
+            .partition(|p| log.term(p.index).is_ok_and(|term| term == p.term));
+        self.proposals = kept;
+        for proposal in gone {
+            self.abandon(proposal, CallError::NotSent(Why::LostLeadership), turn);
+        }
+    }
+
+    /// Has applied an entry of its own term.
+    fn become_leader(&mut self, term: Term) -> Result<(), Fault> {
+        let next = self.store.applied().next();
+        let last_id = self.store.begin(next).last_message_id();
+        if let Some((_, newest)) = self.store.view().by_id(last_id)? {
+            self.last_time = self.last_time.max(newest.record.time());
+        }
+        self.role = Role::Leader(Leading {
+            term,
+            fence: Fence { term, n: 0 },
+            last_id,
+        });
+        self.outbox.become_leader();
+        Ok(())
+    }
+
+    fn become_follower(&mut self, turn: &mut Turn<'_>) {
+        self.role = Role::Follower;
+        self.outbox.become_follower();
+        self.lost_until = Some(turn.now.plus_ms(LOST_LEADERSHIP_MS_MAX));
+        self.refuse_undecided(CallError::NotSent(Why::LostLeadership), turn);
+    }
+
+    fn leader_term(&self) -> Option<Term> {
+        match &self.role {
+            Role::Follower => None,
+            Role::Elected(term) => Some(*term),
+            Role::Leader(leading) => Some(leading.term),
+        }
+    }
+
+    /// Elected, perhaps not yet [`Self::is_proven`].
+    pub(crate) fn leads(&self) -> bool {
+        self.leader_term().is_some()
+    }
+
+    /// Leads, and has applied an entry of its own term: that took a quorum.
+    pub(crate) fn is_proven(&self) -> bool {
+        matches!(self.role, Role::Leader(_))
+    }
+
+    /// What remains of it after [`Self::stop`].
+    pub(crate) fn into_store(self) -> SlotStore {
+        self.store
+    }
+
+    /// Its state.
+    pub(crate) fn store(&self) -> &SlotStore {
+        &self.store
+    }
+
+    /// Bytes of calls on their way.
+    pub(crate) fn inflight_bytes(&self) -> usize {
+        self.inflight_bytes
+    }
+
+    /// Calls, reads and questions that have had no effect yet end with `error`.
+    fn refuse_undecided(&mut self, error: CallError, turn: &mut Turn<'_>) {
+        for (ticket, request) in std::mem::take(&mut self.calls) {
+            self.inflight_bytes = self.inflight_bytes.saturating_sub(decide::weight(&request));
+            turn.reply(ticket, Err(error));
+        }
+        for (ticket, _) in self.reads.take_all() {
+            turn.reply(ticket, Err(error));
+        }
+        for ticket in std::mem::take(&mut self.asks).into_keys() {
+            turn.reply(ticket, Err(error));
+        }
+    }
+
+    fn abandon(&mut self, proposal: Proposal, error: CallError, turn: &mut Turn<'_>) {
+        self.inflight_bytes = self.inflight_bytes.saturating_sub(proposal.bytes);
+        for ticket in proposal.callers.iter().filter_map(Caller::ticket) {
+            turn.reply(ticket, Err(error));
+        }
+    }
+
+    /// Ends everything that has waited long enough.
+    fn expire(&mut self, turn: &mut Turn<'_>) {
+        if self.lost_until.is_some_and(|until| until <= turn.now) {
+            self.lost_until = None;
+            for proposal in std::mem::take(&mut self.proposals) {
+                self.abandon(proposal, CallError::Unknown(Why::LostLeadership), turn);
+            }
+        }
+        let (late, rest) = std::mem::take(&mut self.asks)
+            .into_iter()
+            .partition(|(_, (_, until))| *until <= turn.now);
+        self.asks = rest;
+        for ticket in late.into_keys() {
+            turn.reply(ticket, Err(CallError::NotSent(Why::Timeout)));
+        }
+        if self.fetch_until.is_some_and(|until| until <= turn.now) {
+            self.fetch_until = None;
+            self.raft.mut_store().fetch_done();
+        }
+        let mut released = Vec::new();
+        self.held.expire(turn.now, &mut released);
+        for (ticket, reply) in released {
+            turn.reply(ticket, Ok(reply));
+        }
+    }
+
+    /// The member stops for good: everybody who waits is told what is known.
+    pub(crate) fn stop(&mut self, turn: &mut Turn<'_>) {
+        self.role = Role::Follower;
+        let faulty = CallError::NotSent(Why::Faulty);
+        self.refuse_undecided(faulty, turn);
+        for caller in std::mem::take(&mut self.drafts)
+            .into_iter()
+            .flat_map(|d| d.callers)
+        {
+            if let Some(ticket) = caller.ticket() {
+                turn.reply(ticket, Err(faulty));
+            }
+        }
+        let serving = std::mem::take(&mut self.serving)
+            .into_iter()
+            .map(|(ticket, _)| ticket);
+        for ticket in serving.chain(self.deciding.take()) {
+            turn.reply(ticket, Err(faulty));
+        }
+        for proposal in std::mem::take(&mut self.proposals) {
+            self.abandon(proposal, CallError::Unknown(Why::Faulty), turn);
+        }
+        let mut released = Vec::new();
+        self.held.release_all(&mut released);
+        for (ticket, reply) in released {
+            turn.reply(ticket, Ok(reply));
+        }
+    }
+
+    /// Gives leadership to the most advanced voter that is there, if any.
+    pub(crate) fn transfer(&mut self) {
+        let raft = &self.raft.raft;
+        if raft.state != StateRole::Leader || raft.lead_transferee.is_some() {
+            return;
+        }
+        let best = self
+            .others()
+            .filter(|(_, p)| p.recent_active)
+            .max_by_key(|(id, p)| (p.matched, *id));
+        if let Some((id, _)) = best {
+            self.raft.transfer_leader(id);
+        }
+    }
+
+    fn others(&self) -> impl Iterator<Item = (u64, &raft::Progress)> {
+        let progress = self.raft.raft.prs().iter();
+        progress
+            .map(|(id, p)| (*id, p))
+            .filter(|(id, _)| *id != self.id.0)
+    }
+
+    /// Drops applied entries from memory that nobody here will ask for.
+    fn forget_log(&mut self) {
+        let applied = self.raft.raft.raft_log.applied;
+        let needed = match (self.voters.len(), self.leads()) {
+            (1, _) => applied,
+            (_, true) => self
+                .others()
+                .map(|(_, p)| p.matched)
+                .min()
+                .unwrap_or(applied),
+            (_, false) => 0,
+        };
+        let tail = self.tail_bytes_max;
+        let log = self.raft.mut_store();
+        log.forget(needed.min(applied));
+        log.shrink(tail, applied);
+    }
+
+    /// Takes part in a checkpoint.
+    pub(crate) fn freeze(&mut self) -> Option<wk_store::Frozen> {
+        let membership = crate::membership::encode(&self.voters);
+        self.store.freeze(membership, self.applied_term)
+    }
+
+    /// The checkpoint is on disk.
+    pub(crate) fn flushed(&mut self, done: &wk_store::Checkpointed) {
+        self.store.release(done);
+    }
+
+    /// What the WAL need not keep any more, as (index, term): it is in the last checkpoint, and no other voter needs it, or it
+    /// has grown beyond its budget.
+    pub(crate) fn release_log(&mut self) -> Option<(LogIndex, Term)> {
+        let flushed = self.store.flushed().0;
+        let wanted = match (self.voters.len(), self.leads()) {
+            (1, _) => flushed,
+            (_, true) => self.others().map(|(_, p)| p.matched).min().unwrap_or(0),
+            // What the next leader may be asked for.
+            (_, false) => self.raft.store().base(),
+        };
+        let mut index = wanted.min(flushed);
+        if index == flushed || self.unreleased_bytes > LOG_BUDGET_BYTES_MAX {
+            index = flushed;
+            self.unreleased_bytes = 0;
+        }
+        let term = self.raft.mut_store().release(index)?;
+        Some((LogIndex(index), Term(term)))
+    }
+
+    /// What a slow follower needs from the WAL.
+    fn fetch_log(&mut self, turn: &mut Turn<'_>) {
+        if let Some((first, last)) = self.raft.mut_store().take_wanted() {
+            self.fetch_until = Some(turn.now.plus_ms(FETCH_WAIT_MS));
+            turn.outputs.push(Output::ReadLog {
+                replica: self.id,
+                first: LogIndex(first),
+                last: LogIndex(last),
+                bytes: APPEND_BYTES_MAX as usize,
+            });
+        }
+    }
+
+    /// The answer to [`Output::ReadLog`]; empty if it cannot be had.
+    pub(crate) fn fetched(&mut self, entries: Vec<(LogIndex, Term, u8, Bytes)>) {
+        let entries = entries.into_iter().map(recover::entry).collect();
+        let log = self.raft.mut_store();
+        if let Some(context) = log.fetched(entries) {
+            self.raft.on_entries_fetched(context);
+            self.raft.mut_store().fetch_done();
+        }
+        self.fetch_until = None;
+    }
+}
+
+fn terms_ascend(m: &Message) -> bool {
+    let mut last = m.log_term;
+    m.entries.iter().all(|e| {
+        let ascends = e.term >= last.max(1) && e.term <= m.term;
+        last = e.term;
+        ascends
+    })
+}
+
+/// Bits of a number, well mixed (splitmix64's finaliser).
+fn mix(mut x: u64) -> u64 {
+    x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
