@@ -47,6 +47,20 @@ impl Request {
     }
 }
 
+impl Request {
+    /// Bytes this request holds while it is on its way, roughly: what queues are bounded by.
+    pub fn cost(&self) -> usize {
+        /// A request without its payload: enum, texts, map entries.
+        const FIXED: usize = 512;
+        match self {
+            Self::Send(s) => FIXED + s.payload.len(),
+            Self::Admit(_) | Self::Query(_) => FIXED,
+            // At most UIDS_PER_WRITE_MAX uids of typical length.
+            Self::Write(_) => 8 * FIXED,
+        }
+    }
+}
+
 /// Who is behind a SEND. "System" is an internal fact, never derived from a client's string (N1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -382,6 +396,18 @@ pub enum Reply {
     Answer(Box<Answer>),
 }
 
+impl Reply {
+    /// For a peer link.
+    pub fn encode(&self) -> Bytes {
+        wire::encode_reply(self)
+    }
+
+    /// Inverse of [`Self::encode`]; records are slices of `data`.
+    pub fn decode(data: Bytes) -> Result<Self, DecodeError> {
+        wire::decode_reply(data)
+    }
+}
+
 /// Why a call has no reply. A refusal is a [`Reply`], not an error (D7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
@@ -417,16 +443,4 @@ pub enum Why {
     /// The peer's link broke.
     #[error("the link to the node broke")]
     Link,
-}
-
-impl Reply {
-    /// For a peer link.
-    pub fn encode(&self) -> Bytes {
-        wire::encode_reply(self)
-    }
-
-    /// Inverse of [`Self::encode`]; records are slices of `data`.
-    pub fn decode(data: Bytes) -> Result<Self, DecodeError> {
-        wire::decode_reply(data)
-    }
 }

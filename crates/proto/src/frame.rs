@@ -109,6 +109,53 @@ pub struct Recv {
     pub payload: Bytes,
 }
 
+impl Recv {
+    /// The same packet without its msgKey, borrowed.
+    pub fn parts(&self) -> RecvParts<'_> {
+        RecvParts {
+            flags: self.flags,
+            setting: self.setting,
+            from_uid: &self.from_uid,
+            channel_id: &self.channel_id,
+            channel_type: self.channel_type,
+            expire: self.expire,
+            client_msg_no: &self.client_msg_no,
+            stream_flag: self.stream_flag,
+            stream_no: &self.stream_no,
+            stream_id: self.stream_id,
+            message_id: self.message_id,
+            message_seq: self.message_seq,
+            timestamp: self.timestamp,
+            topic: &self.topic,
+            payload: &self.payload,
+        }
+    }
+}
+
+/// A RECV in pieces, so that fan-out encodes one message for many connections without owning anything: a
+/// [`crate::Record`] lends most fields. There is no msgKey: it belongs to a connection, not to a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the protocol's; see Recv")]
+pub struct RecvParts<'a> {
+    pub flags: Flags,
+    pub setting: u8,
+    pub from_uid: &'a [u8],
+    pub channel_id: &'a [u8],
+    pub channel_type: u8,
+    pub expire: u32,
+    pub client_msg_no: &'a [u8],
+    pub stream_flag: u8,
+    pub stream_no: &'a [u8],
+    pub stream_id: u64,
+    pub message_id: i64,
+    pub message_seq: u32,
+    /// Seconds.
+    pub timestamp: i32,
+    pub topic: &'a [u8],
+    /// In clear; whoever encodes for an encrypted connection encrypts it.
+    pub payload: &'a [u8],
+}
+
 /// 5.6
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are the protocol's")]

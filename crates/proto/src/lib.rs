@@ -6,15 +6,20 @@
 //! * [`record`]: the one encoding of a message body, made once and sliced everywhere after;
 //! * [`frame`] and [`wire`]: WKProto 0–5, values and bytes;
 //! * [`jsonrpc`]: the same conversation as JSON-RPC;
-//! * [`crypto`]: key exchange, payload encryption, msgKey.
+//! * [`crypto`]: key exchange, payload encryption, msgKey;
+//! * [`proxy`]: the PROXY header a load balancer puts before either of them.
 
 pub mod channel;
+pub mod crypto;
 pub mod frame;
 pub mod ids;
+pub mod jsonrpc;
 pub mod limits;
+pub mod proxy;
 pub mod reason;
 pub mod record;
 pub mod time;
+pub mod wire;
 
 pub use channel::{ChannelKey, ChannelType};
 pub use ids::{

@@ -43,6 +43,12 @@ impl Flags {
 
 /// The setting byte. Spec: wire-protocol 6. Unknown bits are kept.
 pub mod setting {
+    /// A receipt is wanted; passed through.
+    pub const RECEIPT: u8 = 0x80;
+    /// End-to-end encrypted by the clients; passed through.
+    pub const SIGNAL: u8 = 0x20;
+    /// The payload is plain, says the sender; passed through, and ignored except as wire-protocol 10.5 allows.
+    pub const NO_ENCRYPT: u8 = 0x10;
     /// A topic field is present on the wire.
     pub const TOPIC: u8 = 0x08;
     /// Stream fields are present for protocol 2..=4.
@@ -189,7 +195,12 @@ impl Record {
         self.text(3)
     }
 
-    /// Application bytes, in clear.
+    /// Application bytes, in clear, in place.
+    pub fn payload_ref(&self) -> &[u8] {
+        &self.0[self.ends()[3]..]
+    }
+
+    /// Application bytes, in clear, sharing this record's buffer.
     pub fn payload(&self) -> Bytes {
         self.0.slice(self.ends()[3]..)
     }

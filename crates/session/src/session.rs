@@ -1,11 +1,20 @@
-//! The session's vocabulary and entry points.
+//! The session's vocabulary, entry points and states.
+//!
+//! ```text
+//!  Handshake ──CONNECT──▶ Admission ──Visible──▶ Open ──▶ Closed      each may close at any time; Closed is for ever
+//! ```
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use wk_proto::{
     ChannelKey, Fence, MessageId, MessageSeq, Mono, NodeId, Reason, Record, Ticket, Uid, WallMs,
 };
+
+use crate::admission::Admission;
+use crate::handshake::{Handshake, expects_proxy};
+use crate::open::Open;
+use crate::output::Output;
 
 /// How the bytes travel. Frames are written back to back on TCP, one per WebSocket message otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,9 +34,9 @@ pub struct Config {
     pub encryption: bool,
     /// `disableJSONRPC` turned round.
     pub json_rpc: bool,
-    /// `connIdleTime` in ms (180,000).
+    /// `connIdleTime` in ms (180,000); 0 = no limit.
     pub idle_ms: u64,
-    /// From accept to a complete CONNECT, in ms (2,000 idle, 5,000 in all).
+    /// Silence before a complete CONNECT, in ms (2,000). In all it may take two and a half times as long (5,000).
     pub handshake_ms: u64,
     /// `messageRetry.interval` in ms (60,000).
     pub retry_interval_ms: u64,
@@ -94,7 +103,7 @@ pub struct SendPacket {
     pub topic: Arc<str>,
     /// Stream number.
     pub stream_no: Arc<str>,
-    /// Plain payload.
+    /// Plain payload. May share the driver's read buffer: copy what outlives the call.
     pub payload: Bytes,
 }
 
@@ -123,7 +132,7 @@ pub struct Delivery {
 /// What happens to a session.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// Bytes from the socket (unwrapped from WebSocket messages).
+    /// Bytes from the socket (unwrapped from WebSocket messages, one event for each). None at all is activity, too: a WebSocket ping.
     Bytes(Bytes),
     /// The socket ended.
     Eof,
@@ -168,8 +177,9 @@ pub enum Event {
 pub enum Effect {
     /// Bytes for the socket: one or more whole frames on TCP; exactly one frame per item on WebSocket.
     Transmit {
-        /// The bytes.
-        bytes: Bytes,
+        /// The bytes. On TCP a later `handle` with the same list of effects appends to the last buffer, so a driver that feeds many
+        /// events before it writes gets one buffer for many frames.
+        bytes: BytesMut,
         /// Text message (JSON-RPC) rather than binary.
         text: bool,
     },
@@ -200,29 +210,103 @@ pub enum CloseKind {
 
 /// The state machine.
 #[derive(Debug)]
-pub struct Session {}
+pub struct Session {
+    config: Arc<Config>,
+    transport: Transport,
+    state: State,
+}
+
+/// Boxed, so that a session is as large as what it is doing now.
+#[derive(Debug)]
+pub(crate) enum State {
+    Handshake(Box<Handshake>),
+    Admission(Box<Admission>),
+    Open(Box<Open>),
+    Closed,
+}
+
+/// What one call of [`Session::handle`] may use.
+pub(crate) struct Turn<'a> {
+    pub(crate) now: Mono,
+    pub(crate) wall: WallMs,
+    pub(crate) config: &'a Config,
+    pub(crate) out: Output<'a>,
+}
+
+/// The last effect of every session.
+pub(crate) fn closed(turn: &mut Turn<'_>, kind: CloseKind) -> State {
+    turn.out.close(kind);
+    State::Closed
+}
 
 impl Session {
     /// A freshly accepted connection. `seed`: 48 random bytes for the key pair and the salt.
     pub fn new(config: Arc<Config>, transport: Transport, now: Mono, seed: [u8; 48]) -> Self {
-        let _ = (config, transport, now, seed);
-        todo!()
+        let proxy = expects_proxy(transport, config.proxy_protocol);
+        Self {
+            state: State::Handshake(Box::new(Handshake::new(seed, now, proxy))),
+            config,
+            transport,
+        }
     }
-    /// Advances. `wall` is only written into CONNACK's timeDiff and never decides anything.
+
+    /// Advances. Effects are appended to `out`. `wall` is only written into CONNACK's timeDiff and the ids of refused SENDs, and never
+    /// decides anything.
+    ///
+    /// Exactly one `Close` comes, and nothing after it. Events that do not fit the state are ignored; a `Timeout` may come early.
     pub fn handle(&mut self, now: Mono, wall: WallMs, event: Event, out: &mut Vec<Effect>) {
-        let _ = (now, wall, event, out);
-        todo!()
+        let mut turn = Turn {
+            now,
+            wall,
+            config: &self.config,
+            out: Output {
+                effects: out,
+                transport: self.transport,
+            },
+        };
+        self.state = match std::mem::replace(&mut self.state, State::Closed) {
+            State::Handshake(handshake) => handshake.handle(event, &mut turn),
+            State::Admission(admission) => admission.handle(event, &mut turn),
+            State::Open(open) => open.handle(event, &mut turn),
+            State::Closed => State::Closed,
+        };
     }
-    /// Earliest moment `Event::Timeout` is due.
+
+    /// Earliest moment `Event::Timeout` is due. Moves with every byte: a driver may keep an earlier timer, a `Timeout` too soon does
+    /// nothing.
     pub fn next_timeout(&self) -> Option<Mono> {
-        todo!()
+        match &self.state {
+            State::Handshake(handshake) => Some(handshake.deadline(self.config.handshake_ms)),
+            State::Admission(admission) => Some(admission.deadline),
+            State::Open(open) => open.next_timeout(self.config.idle_ms),
+            State::Closed => None,
+        }
     }
+
     /// False while too much of this client's is in flight: the driver stops reading (back-pressure).
     pub fn wants_bytes(&self) -> bool {
-        todo!()
+        match &self.state {
+            State::Handshake(_) => true,
+            State::Admission(admission) => admission.wants_bytes(),
+            State::Open(open) => open.wants_bytes(),
+            State::Closed => false,
+        }
     }
-    /// Set once CONNECT was read.
+
+    /// Set once CONNECT was read, until the close; `master` is known from `Admitted` on.
     pub fn info(&self) -> Option<&Info> {
-        todo!()
+        match &self.state {
+            State::Admission(admission) => Some(&admission.info),
+            State::Open(open) => Some(&open.info),
+            State::Handshake(_) | State::Closed => None,
+        }
+    }
+
+    /// Deliveries that left the RECVACK window unacknowledged because it was full (H25), so far. A metric; 0 after the close.
+    pub fn evicted(&self) -> u64 {
+        match &self.state {
+            State::Open(open) => open.evicted(),
+            State::Handshake(_) | State::Admission(_) | State::Closed => 0,
+        }
     }
 }

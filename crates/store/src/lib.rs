@@ -9,13 +9,17 @@
 //!
 //! * [`disk`]: the only door to files: real, in-memory, faulty;
 //! * [`wal`]: one log for all groups of the node;
-//! * `home`: the data directory: lock, identity, format versions;
+//! * [`home`]: the data directory: lock, identity, format versions;
 //! * [`slot`]: one replica's state: [`SlotStore`], its [`Tx`] and its [`View`];
 //! * [`checkpoint`]: [`Store`], the node's files and rows, and how they advance.
+//!
+//! Behind these: `memtable` (what is not on disk yet), `messages` (message files), `rows` (redb), `base` (what the last commit put
+//! on disk, pinned), `layers` (a picture across all of them), `merge` (fewer, larger message files).
 
 mod base;
 pub mod checkpoint;
 pub mod disk;
+pub mod home;
 mod layer;
 mod layers;
 mod memtable;
@@ -26,7 +30,8 @@ pub mod slot;
 pub mod wal;
 
 pub use checkpoint::{Checkpointed, Frozen, IoBudget, ReplicaMeta, Store};
-pub use disk::{Disk, File};
+pub use disk::{Disk, File, RealDisk, SimDisk};
+pub use home::Home;
 pub use slot::{Dir, Head, Limit, SlotStore, Stored, Table, Tx, View};
 pub use wal::{Recovered, Wal, WalOptions, WalRecord};
 

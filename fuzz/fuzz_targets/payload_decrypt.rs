@@ -1,0 +1,6 @@
+#![no_main]
+
+#[path = "../../crates/proto/tests/checks/mod.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| checks::payload_decrypt(input));
