@@ -11,9 +11,7 @@ use wk_proto::{GroupId, LogIndex, Mono, NodeId, ReplicaId, Term, Ticket, WallMs}
 use wk_store::{Checkpointed, Frozen, Recovered, SlotStore, View, WalRecord};
 
 use crate::ids::Ids;
-use crate::limits::{
-    PEER_QUEUE_BYTES_MAX, SHARD_DIRTY_BYTES_MAX, SHARD_DIRTY_ROWS_MAX, SHARD_INFLIGHT_BYTES_MAX,
-};
+use crate::limits::{PEER_QUEUE_BYTES_MAX, SHARD_DIRTY_ROWS_MAX, SHARD_INFLIGHT_BYTES_MAX};
 use crate::mail::Mail;
 use crate::member::{Fault, Member, Turn};
 use crate::wire;
@@ -37,6 +35,9 @@ pub struct ShardConfig {
     pub group_inflight_bytes: usize,
     /// Longest an answer waits for its outbox rows, in ms (1,000, H6).
     pub outbox_wait_ms: u64,
+    /// Bytes of all groups applied and not yet frozen for a checkpoint (96 MiB). Above it leaders answer `Busy`; followers stop
+    /// applying and go on acknowledging what they have durably, as far as memory allows (H40, D11).
+    pub dirty_bytes_max: usize,
 }
 
 impl ShardConfig {
@@ -51,6 +52,7 @@ impl ShardConfig {
             seed: u64::from(node.0),
             group_inflight_bytes: 8 * 1024 * 1024,
             outbox_wait_ms: 1_000,
+            dirty_bytes_max: 96 * 1024 * 1024,
         }
     }
 }
@@ -328,6 +330,7 @@ impl Shard {
             wall,
             config: &config,
             policy: &policy,
+            is_full: self.is_full,
             ids: self.ids,
             mark: self.next_mark,
             records: Vec::new(),
@@ -405,7 +408,7 @@ impl Shard {
             Ok(true)
         });
         let (rows, bytes) = self.dirty();
-        self.is_full = rows > SHARD_DIRTY_ROWS_MAX || bytes > SHARD_DIRTY_BYTES_MAX;
+        self.is_full = rows > SHARD_DIRTY_ROWS_MAX || bytes > self.config.dirty_bytes_max;
     }
 
     fn take_others(&mut self, turn: &mut Turn<'_>) {

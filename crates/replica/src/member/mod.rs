@@ -27,7 +27,7 @@ use crate::held::Held;
 use crate::ids::Ids;
 use crate::limits::{
     APPEND_BYTES_MAX, FETCH_WAIT_MS, LOG_BUDGET_BYTES_MAX, LOST_LEADERSHIP_MS_MAX,
-    READIES_IN_FLIGHT_MAX,
+    PAUSED_BYTES_MAX, READIES_IN_FLIGHT_MAX,
 };
 use crate::log::Log;
 use crate::mail::Mail;
@@ -57,6 +57,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) wall: WallMs,
     pub(crate) config: &'a ShardConfig,
     pub(crate) policy: &'a Policy,
+    /// Memory is full of what is applied and not checkpointed.
+    pub(crate) is_full: bool,
     pub(crate) ids: Ids,
     /// Names the end of `records`.
     pub(crate) mark: WalMark,
@@ -84,6 +86,8 @@ pub(crate) struct Member {
     role: Role,
     /// Last (term, leader) reported.
     told: (Term, Option<NodeId>),
+    /// Committed, durable here, and not yet applied: empty between turns unless applying is paused.
+    committed: VecDeque<Entry>,
     /// Readies handed to the WAL and not yet durable, oldest first.
     writes: VecDeque<PendingWrite>,
     /// Single voter: stand for election as soon as the known commit index is applied.
@@ -224,6 +228,7 @@ impl Member {
                     && (m.log_term == 0) == (m.index == 0)
                     && terms_ascend(m)
                     && self.writes.len() < READIES_IN_FLIGHT_MAX
+                    && !self.is_paused()
                     && m.from != self.id.0
             }
             MessageType::MsgHeartbeat if current && m.commit > last => {
@@ -273,6 +278,7 @@ impl Member {
         self.note_role(turn);
         self.propose_calls(turn)?;
         self.cycle(turn)?;
+        self.apply_committed(turn)?;
         if self.campaign && self.store.applied().0 >= self.raft.raft.raft_log.committed {
             self.campaign = false;
             self.raft.campaign()?;
@@ -315,22 +321,35 @@ impl Member {
                 self.reads.proven(u64::from_le_bytes(number), state.index);
             }
         }
-        let committed = ready.take_committed_entries();
+        self.committed.extend(ready.take_committed_entries());
         self.raft.advance_append_async(ready);
         match self.writes.back_mut() {
             // Nothing of its own to write: durable with what was written before it.
             Some(last) => last.number = number,
             None => self.raft.on_persist_ready(number),
         }
-        for entry in committed {
+        self.note_role(turn);
+        Ok(())
+    }
+
+    /// Applies what is committed and durable here; followers only as far as memory allows.
+    fn apply_committed(&mut self, turn: &mut Turn<'_>) -> Result<(), Fault> {
+        while self.leads() || !turn.is_full {
+            let Some(entry) = self.committed.pop_front() else {
+                break;
+            };
             self.apply(entry, turn)?;
         }
         let applied = self.store.applied().0;
         if applied > self.raft.raft.raft_log.applied {
             self.raft.advance_apply_to(applied);
         }
-        self.note_role(turn);
         Ok(())
+    }
+
+    /// Applying is paused, and enough waits for it.
+    fn is_paused(&self) -> bool {
+        !self.committed.is_empty() && self.raft.store().bytes() > PAUSED_BYTES_MAX
     }
 
     fn write(&mut self, entries: &[Entry], turn: &mut Turn<'_>) {

@@ -49,6 +49,7 @@ impl Member {
             raft,
             role: Role::Follower,
             told: (Term(0), None),
+            committed: VecDeque::new(),
             writes: VecDeque::new(),
             calls: VecDeque::new(),
             deciding: None,
