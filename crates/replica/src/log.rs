@@ -121,11 +121,6 @@ impl Log {
         self.base
     }
 
-    /// Bytes in memory.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     /// A piece to read from the WAL, `first..=last`; then give it to [`Self::fetched`].
     pub(crate) fn take_wanted(&mut self) -> Option<(u64, u64)> {
         match self.fetch.take() {
