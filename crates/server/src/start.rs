@@ -236,7 +236,7 @@ fn helpers(parts: &Arc<Parts>, running: &mut Running) -> Result<(), StartError> 
     for number in 0..READ_THREADS {
         let parts = parts.clone();
         running.thread(Part::Read, format!("read-{number}"), move || {
-            parts.reads.run(&parts.route);
+            parts.reads.run(&parts.route, &parts.hub);
         })?;
     }
     for (number, queue) in parts.delivery.queues().iter().enumerate() {

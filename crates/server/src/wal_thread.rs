@@ -140,7 +140,7 @@ impl WalThread {
         for (replica, index, term) in work.releases {
             self.wal.release(replica, index, term)?;
         }
-        if released || self.parts.totals.fsyncs.get() % USAGE_EVERY == 0 {
+        if released || self.parts.totals.fsyncs.get().is_multiple_of(USAGE_EVERY) {
             self.parts.wal.set_used(self.wal.usage().0);
         }
         Ok(())

@@ -1,5 +1,7 @@
 //! Messages through a whole node: over sockets, to disk, to the recipients.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod common;
 
 use common::{Client, config, group, make_group, set_members, start, uid};

@@ -1,6 +1,7 @@
 //! A node on free ports in a temporary directory, and a client that speaks WKProto over TCP or WebSocket.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -239,9 +240,11 @@ impl Client {
     /// The next frame; `None` at the end of the connection.
     pub async fn frame(&mut self) -> Option<Frame> {
         loop {
-            let bytes = self.frames.clone().freeze();
-            if let Some((frame, len)) = wire::decode(&bytes, VERSION).unwrap() {
-                self.frames.advance(len);
+            if let Some(len) = wire::frame_len(&self.frames).unwrap()
+                && len <= self.frames.len()
+            {
+                let bytes = self.frames.split_to(len).freeze();
+                let (frame, _) = wire::decode(&bytes, VERSION).unwrap().unwrap();
                 return Some(frame);
             }
             if !self.unwrap_one() && !self.fill().await {
