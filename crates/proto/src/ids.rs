@@ -225,6 +225,9 @@ impl Uid {
 impl ChannelId {
     /// For ids users choose: not blank, at most 512 bytes, no `@ # &`, not ending in the command suffix.
     pub fn parse(s: &str) -> Result<Self, IdError> {
+        if s.len() > ID_BYTES_MAX {
+            return Err(IdError::TooLong);
+        }
         let id = Self::parse_generated(s)?;
         if s.contains(['@', '#', '&']) {
             return Err(IdError::Forbidden);
@@ -232,7 +235,8 @@ impl ChannelId {
         Ok(id)
     }
 
-    /// For ids the server composes (`a@b`, `visitor|x`, `community@topic`): as [`Self::parse`] but `@ # &` may occur.
+    /// For ids the server composes of two (`a@b`, `visitor|x`, `community@topic`): as [`Self::parse`], but `@ # &` may occur and
+    /// it may be as long as two ids.
     pub fn parse_generated(s: &str) -> Result<Self, IdError> {
         if s.len() > 2 * ID_BYTES_MAX + 1 {
             return Err(IdError::TooLong);
@@ -268,6 +272,7 @@ mod tests {
         assert!(Uid::parse(&"x".repeat(512)).is_ok());
         assert_eq!(ChannelId::parse("g____cmd"), Err(IdError::Reserved));
         assert!(ChannelId::parse_generated("a@b").is_ok());
+        assert_eq!(ChannelId::parse(&"x".repeat(513)), Err(IdError::TooLong));
     }
 
     #[test]

@@ -195,7 +195,12 @@ impl Record {
         self.text(3)
     }
 
-    /// Application bytes, in clear.
+    /// Application bytes, in clear, in place.
+    pub fn payload_ref(&self) -> &[u8] {
+        &self.0[self.ends()[3]..]
+    }
+
+    /// Application bytes, in clear, sharing this record's buffer.
     pub fn payload(&self) -> Bytes {
         self.0.slice(self.ends()[3]..)
     }

@@ -346,7 +346,7 @@ impl Open {
         let me = self.info.uid.as_str();
         let record = &delivery.record;
         let view = View::new(me, &delivery.channel, record);
-        let payload = record.payload();
+        let payload = record.payload_ref();
         let id = record.message_id().0;
         let parts = RecvParts {
             flags: view.flags,
@@ -363,7 +363,7 @@ impl Open {
             message_seq: delivery.seq.map_or(0, |seq| seq.0 as u32),
             timestamp: i32::try_from(record.time().secs()).unwrap_or(i32::MAX),
             topic: record.topic().as_bytes(),
-            payload: &payload,
+            payload,
         };
         self.dialect.recv(&parts, out)
     }

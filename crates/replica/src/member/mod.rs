@@ -169,14 +169,43 @@ impl Caller {
 
 impl Member {
     /// What the network brought from `node`. `Ok(false)`: not acceptable, dropped.
-    pub(crate) fn step(&mut self, node: NodeId, message: Message) -> Result<bool, Fault> {
+    pub(crate) fn step(&mut self, node: NodeId, mut message: Message) -> Result<bool, Fault> {
         if message.to != self.id.0 || self.voters.get(&ReplicaId(message.from)) != Some(&node) {
             return Ok(false);
         }
         if !self.is_acceptable(&message)? {
             return Ok(false);
         }
+        if message.reject
+            && message.msg_type == MessageType::MsgAppendResponse
+            && !self.is_news(&mut message)
+        {
+            return Ok(false);
+        }
         Ok(self.raft.step(message).is_ok())
+    }
+
+    /// Whether a follower's rejection is not overtaken by what it acknowledged since; a hint that is gets corrected.
+    ///
+    /// Raft 0.7 would probe below what the follower is known to hold (fixed upstream after 0.7.0). Those entries may have left
+    /// memory, and then the follower would never be served again.
+    fn is_news(&self, rejection: &mut Message) -> bool {
+        let Some(progress) = self.raft.raft.prs().get(rejection.from) else {
+            return false;
+        };
+        if rejection.index <= progress.matched {
+            return false;
+        }
+        let mut probe = rejection.reject_hint;
+        if rejection.log_term > 0 {
+            let log = &self.raft.raft.raft_log;
+            probe = log.find_conflict_by_term(probe, rejection.log_term).0;
+        }
+        if probe < progress.matched {
+            rejection.reject_hint = progress.matched;
+            rejection.log_term = 0;
+        }
+        true
     }
 
     /// Raft takes a message at its word and panics where it contradicts what must hold; so what cannot be is sorted out here.
