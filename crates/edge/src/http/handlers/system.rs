@@ -165,11 +165,10 @@ fn write_varz(o: &mut Json, app: &App, conns: &[ConnectionInfo]) {
     }
     o.key("conversation_cache_count").int(0);
     // Ours: the health of the write path.
+    o.key("undelivered").int(counters.undelivered);
     o.key("fsyncs").int(counters.fsyncs);
     o.key("shard_turn_us_max").int(counters.shard_turn_us_max);
     o.key("shard_turn_us_p999").int(counters.shard_turn_us_p999);
-    o.key("kv_rows_per_message")
-        .float(counters.kv_rows_per_message);
 }
 
 pub(crate) async fn varz_setting(_: Call) -> Answer {
