@@ -174,6 +174,12 @@ impl ShardThread {
             }
             // The checkpoint thread is only gone when the node is.
             Output::Frozen(frozen) => drop(self.frozen.send(frozen)),
+            // Only followers are behind, and there are no peers yet.
+            Output::ReadLog { replica, .. } => {
+                let (now, wall) = (self.parts.clock.now(), self.parts.clock.wall());
+                self.shard
+                    .handle(now, wall, Input::Log(replica, Vec::new()));
+            }
             Output::Release(replica, index, term) => self.parts.wal.release(replica, index, term),
             Output::Leader(group, term, node) => {
                 turn.news.push(RouteInput::Leader(group, term, node));
