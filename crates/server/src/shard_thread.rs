@@ -21,7 +21,7 @@ use crate::limits::{CALL_MS, TURN_INPUTS_MAX, TURN_INPUTS_MIN, TURN_TARGET};
 use crate::parts::Parts;
 use crate::read_pool::Read;
 use crate::route::{RouteInput, Submission, asked_call, outbox_call};
-use crate::wal_thread::Batch;
+use crate::wal_thread::{Batch, LogRead};
 
 /// What others see of a shard.
 #[derive(Debug, Default)]
@@ -174,12 +174,18 @@ impl ShardThread {
             }
             // The checkpoint thread is only gone when the node is.
             Output::Frozen(frozen) => drop(self.frozen.send(frozen)),
-            // Only followers are behind, and there are no peers yet.
-            Output::ReadLog { replica, .. } => {
-                let (now, wall) = (self.parts.clock.now(), self.parts.clock.wall());
-                self.shard
-                    .handle(now, wall, Input::Log(replica, Vec::new()));
-            }
+            Output::ReadLog {
+                replica,
+                first,
+                last,
+                bytes,
+            } => self.parts.wal.read(LogRead {
+                shard: self.number,
+                replica,
+                first,
+                last,
+                bytes,
+            }),
             Output::Release(replica, index, term) => self.parts.wal.release(replica, index, term),
             Output::Leader(group, term, node) => {
                 turn.news.push(RouteInput::Leader(group, term, node));
