@@ -188,7 +188,15 @@ impl Route {
 
     /// Gives up what is due and tries again what waits.
     pub(crate) fn tick(&self) {
-        let now = self.clock.now();
+        self.pass_time(self.clock.now());
+    }
+
+    /// Gives up every call there is.
+    pub(crate) fn give_up(&self) {
+        self.pass_time(Mono(u64::MAX));
+    }
+
+    fn pass_time(&self, now: Mono) {
         let mut after = After::default();
         {
             let mut core = self.core.lock();
