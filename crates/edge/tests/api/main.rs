@@ -1,0 +1,10 @@
+//! Stories over real HTTP against a real node on a temporary directory. One node per story: they run in parallel.
+
+#![allow(clippy::unwrap_used, reason = "a story fails where it cannot go on")]
+
+mod channels;
+mod conversations;
+mod host;
+mod messages;
+mod plumbing;
+mod users;
