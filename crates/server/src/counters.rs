@@ -28,7 +28,19 @@ pub(crate) struct Totals {
     pub(crate) fsyncs: Count,
     /// Messages not pushed because delivery was overloaded.
     pub(crate) undelivered: Count,
+    /// Messages appended, and metadata rows that became dirty in the same turns.
+    pub(crate) appended: Count,
+    pub(crate) rows_beside: Count,
     pub(crate) turns: Turns,
+}
+
+impl Totals {
+    pub(crate) fn rows_per_message(&self) -> f64 {
+        match self.appended.get() {
+            0 => 0.0,
+            messages => self.rows_beside.get() as f64 / messages as f64,
+        }
+    }
 }
 
 /// Buckets per power of two.

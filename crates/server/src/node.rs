@@ -96,6 +96,9 @@ pub struct Counters {
     /// Longest shard turn so far, µs, and the 99.9th percentile.
     pub shard_turn_us_max: u64,
     pub shard_turn_us_p999: u64,
+    /// Metadata rows that became dirty in turns that appended messages, per message: near 0 unless the messages were the first of
+    /// their pairs (H39).
+    pub kv_rows_per_message: f64,
 }
 
 /// One socket of this node, for `/connz`.
@@ -196,6 +199,7 @@ impl Node {
             fsyncs: totals.fsyncs.get(),
             shard_turn_us_max: totals.turns.max_us(),
             shard_turn_us_p999: totals.turns.quantile_us(999),
+            kv_rows_per_message: totals.rows_per_message(),
         }
     }
 

@@ -28,7 +28,6 @@ use crate::wal_thread::Batch;
 #[derive(Debug, Default)]
 pub(crate) struct ShardStatus {
     pub(crate) led: AtomicUsize,
-    pub(crate) groups: AtomicUsize,
     pub(crate) dirty_rows: AtomicUsize,
     pub(crate) dirty_bytes: AtomicUsize,
     pub(crate) faults: Mutex<Vec<(GroupId, String)>>,
@@ -52,7 +51,9 @@ struct Turn {
     /// Messages of pairs, pushed by this thread.
     pairs: Vec<(ChannelKey, Vec<Outgoing>)>,
     wakes: Wakes,
-    /// Views taken in this turn: one per group.
+    /// Messages appended in this turn.
+    appended: usize,
+    /// The view taken last, and of which group.
     view: Option<(GroupId, View)>,
 }
 
@@ -108,7 +109,7 @@ impl ShardThread {
         }
         turn.outputs = outputs;
         turn.view = None;
-        self.publish_status();
+        self.publish_status(std::mem::take(&mut turn.appended));
         self.parts.delivery.put(&mut turn.jobs);
         self.push_pairs(turn);
         // Answers last: whoever gets one finds what it promises done.
@@ -151,6 +152,12 @@ impl ShardThread {
             }
             // The checkpoint thread is only gone when the node is.
             Output::Frozen(frozen) => drop(self.frozen.send(frozen)),
+            // Only followers are behind, and there are no peers yet.
+            Output::ReadLog { replica, .. } => {
+                let (now, wall) = (self.parts.clock.now(), self.parts.clock.wall());
+                self.shard
+                    .handle(now, wall, Input::Log(replica, Vec::new()));
+            }
             Output::Release(replica, index, term) => self.parts.wal.release(replica, index, term),
             Output::Leader(group, term, node) => {
                 turn.news.push(RouteInput::Leader(group, term, node));
@@ -221,6 +228,7 @@ impl ShardThread {
             Outgoing::new(channel.clone(), Some(MessageSeq(seq)), record, origin)
         });
         let messages: Vec<_> = outgoing.collect();
+        turn.appended += messages.len();
         if is_pair(&channel) {
             turn.pairs.push((channel, messages));
         } else if let Some(view) = self.view(group, turn) {
@@ -258,11 +266,15 @@ impl ShardThread {
         }
     }
 
-    fn publish_status(&self) {
-        let ((led, groups), (rows, bytes)) = (self.shard.led(), self.shard.dirty());
+    fn publish_status(&self, appended: usize) {
+        let ((led, _), (rows, bytes)) = (self.shard.led(), self.shard.dirty());
         let status = &self.parts.statuses[self.number];
+        if appended > 0 {
+            let grown = rows.saturating_sub(status.dirty_rows.load(Relaxed));
+            self.parts.totals.appended.add(appended as u64);
+            self.parts.totals.rows_beside.add(grown as u64);
+        }
         status.led.store(led, Relaxed);
-        status.groups.store(groups, Relaxed);
         status.dirty_rows.store(rows, Relaxed);
         status.dirty_bytes.store(bytes, Relaxed);
     }

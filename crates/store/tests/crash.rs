@@ -1,5 +1,5 @@
 //! Power failures and broken disks: a checkpoint or a merge happens as a whole or not at all.
-#![allow(missing_docs, reason = "a test")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 mod common;
 
@@ -71,10 +71,10 @@ impl Node {
     }
 
     fn apply(&mut self, models: &mut [Model; 2], upto: u64) {
-        for r in 0..2 {
-            while models[r].applied < upto {
-                let actions = entry(r, models[r].applied + 1);
-                models[r].apply(&mut self.slots[r], &actions);
+        for (r, (model, slot)) in models.iter_mut().zip(&mut self.slots).enumerate() {
+            while model.applied < upto {
+                let actions = entry(r, model.applied + 1);
+                model.apply(slot, &actions);
             }
         }
     }
@@ -402,4 +402,24 @@ fn appending_writes_no_rows() {
     }
     let kib = disk.open("rows.redb", false).unwrap().len().unwrap() / 1024;
     assert!(kib < 2_000, "{kib} KiB of rows for 10,000 messages");
+}
+
+#[test]
+fn rows_written_again_and_again_do_not_grow_the_file() {
+    let disk = SimDisk::new();
+    let store = open(&shared(&disk));
+    store.create(&[meta(1)]).unwrap();
+    let mut slot = store.slot(ReplicaId(1)).unwrap();
+    let mut after = Vec::new();
+    for round in 0..60u64 {
+        let mut tx = slot.begin(LogIndex(round + 1));
+        for key in 0..500u64 {
+            let value = bytes::Bytes::from(vec![round as u8; 100]);
+            tx.put(Table(1), &(key * 7_919 % 500).to_be_bytes(), value);
+        }
+        tx.commit();
+        checkpoint(&store, &mut [&mut slot]);
+        after.push(disk.open("rows.redb", false).unwrap().len().unwrap());
+    }
+    assert!(after[59] <= after[9] * 3 / 2, "{after:?}");
 }

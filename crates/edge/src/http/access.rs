@@ -14,6 +14,8 @@ const ROUTES_MAX: usize = 4_096;
 #[derive(Clone, Debug)]
 pub(super) struct Access {
     token: Option<Vec<u8>>,
+    /// Lets a request in that is not local.
+    api_token: Option<Vec<u8>>,
     open: bool,
     /// Gateways of default routes: behind Docker's proxy the whole Internet comes from this address.
     gateways: Vec<IpAddr>,
@@ -29,11 +31,13 @@ pub(super) enum Denied {
 }
 
 impl Access {
-    /// `token`: `managerToken`, blank = none. `open`: without a token, answer everybody.
-    pub(super) fn new(token: &str, open: bool) -> Self {
+    /// `token`: `managerToken`, blank = none. Without it: `api_token` opens to requests that are not local, `open` to everybody.
+    pub(super) fn new(token: &str, api_token: &str, open: bool) -> Self {
         let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
+        let given = |text: &str| (!text.trim().is_empty()).then(|| text.as_bytes().to_vec());
         Self {
-            token: (!token.trim().is_empty()).then(|| token.as_bytes().to_vec()),
+            token: given(token),
+            api_token: given(api_token),
             open,
             gateways: default_gateways(&routes),
         }
@@ -41,17 +45,13 @@ impl Access {
 
     /// Whether a request from `peer` may be handled.
     pub(super) fn check(&self, peer: IpAddr, headers: &HeaderMap) -> Result<(), Denied> {
-        match &self.token {
-            Some(token) => {
-                let given = headers.get("token").map_or(&b""[..], |v| v.as_bytes());
-                if same(token, given) {
-                    Ok(())
-                } else {
-                    Err(Denied::Token)
-                }
-            }
-            None if self.open || self.is_local(peer, headers) => Ok(()),
-            None => Err(Denied::NotLocal),
+        let given = headers.get("token").map_or(&b""[..], |v| v.as_bytes());
+        match (&self.token, &self.api_token) {
+            (Some(token), _) if same(token, given) => Ok(()),
+            (Some(_), _) => Err(Denied::Token),
+            (None, _) if self.open || self.is_local(peer, headers) => Ok(()),
+            (None, Some(token)) if same(token, given) => Ok(()),
+            (None, _) => Err(Denied::NotLocal),
         }
     }
 
@@ -100,7 +100,7 @@ mod tests {
     fn access(token: &str, open: bool) -> Access {
         Access {
             gateways: default_gateways(TABLE),
-            ..Access::new(token, open)
+            ..Access::new(token, "", open)
         }
     }
 

@@ -9,6 +9,8 @@ pub struct ApiConfig {
     pub addr: SocketAddr,
     /// `managerToken`. Not blank: every request needs it in the header `token`. Blank: only local requests are answered (H54).
     pub manager_token: String,
+    /// Without a `managerToken`: what requests from the network need in the header `token` (H54). Blank: they are refused.
+    pub api_token: String,
     /// Without a token, answer requests from the network too.
     pub open_to_network: bool,
     /// `mode`: with `release` the documentation is not served.
@@ -57,6 +59,7 @@ impl ApiConfig {
         Self {
             addr,
             manager_token: String::new(),
+            api_token: String::new(),
             open_to_network: false,
             mode: "release".to_owned(),
             addresses: Addresses::default(),

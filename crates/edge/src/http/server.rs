@@ -106,7 +106,11 @@ pub async fn serve_backend(
     let addr = listener.local_addr()?;
     let app = Arc::new(App {
         service: Service::new(backend, config.service.clone()),
-        access: Access::new(&config.manager_token, config.open_to_network),
+        access: Access::new(
+            &config.manager_token,
+            &config.api_token,
+            config.open_to_network,
+        ),
         started: Instant::now(),
         config,
     });

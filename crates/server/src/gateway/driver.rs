@@ -97,7 +97,7 @@ impl Driver {
         session: Session,
         kind: Transport,
     ) -> Self {
-        Self {
+        let driver = Self {
             gateway,
             guard,
             socket,
@@ -106,7 +106,9 @@ impl Driver {
             out: Outbox::default(),
             who: None,
             closing: None,
-        }
+        };
+        driver.arm();
+        driver
     }
 
     /// The task: ready when the connection is over.
@@ -243,6 +245,10 @@ impl Driver {
         self.gateway.parts.route.submit(&mut scratch.calls);
         scratch.effects.shrink_to(SCRATCH_ITEMS_KEPT);
         scratch.events.shrink_to(SCRATCH_ITEMS_KEPT);
+        self.arm();
+    }
+
+    fn arm(&self) {
         if let Some(at) = self.next_timeout() {
             self.gateway.parts.timers.arm(&self.guard.conn, at);
         }
@@ -439,9 +445,7 @@ impl Driver {
         match timer {
             Poll::Ready(mail) if mail.overflow => Round::Over,
             Poll::Ready(_) => {
-                if let Some(at) = self.next_timeout() {
-                    self.gateway.parts.timers.arm(&self.guard.conn, at);
-                }
+                self.arm();
                 Round::Again
             }
             Poll::Pending => Round::Wait,
