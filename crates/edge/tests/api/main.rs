@@ -6,5 +6,6 @@ mod channels;
 mod conversations;
 mod host;
 mod messages;
+mod model;
 mod plumbing;
 mod users;

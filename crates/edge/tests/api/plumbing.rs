@@ -144,3 +144,21 @@ async fn in_release_mode_there_is_no_documentation() {
     assert_eq!(host.get("/docs/health").await["status"], "disabled");
     host.stop().await;
 }
+
+#[tokio::test]
+async fn a_connection_is_kept_and_may_be_filled() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    const REQUESTS: usize = 20;
+    let host = Host::start().await;
+    let mut socket = tokio::net::TcpStream::connect(host.addr).await.unwrap();
+    let request = "POST /route/batch HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n[\"a\"]";
+    let all = request.repeat(REQUESTS);
+    socket.write_all(all.as_bytes()).await.unwrap();
+    let mut seen = Vec::new();
+    while seen.windows(7).filter(|w| w == br#"["a"]}]"#).count() < REQUESTS {
+        assert_ne!(socket.read_buf(&mut seen).await.unwrap(), 0, "closed early");
+    }
+    // An idle connection does not hold up the stop.
+    host.stop().await;
+    assert_eq!(socket.read(&mut [0]).await.unwrap(), 0);
+}
