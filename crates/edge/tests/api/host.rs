@@ -79,23 +79,7 @@ impl Host {
     }
 
     pub async fn request(&self, line: &str, headers: &str, body: &[u8]) -> Answer {
-        let mut socket = TcpStream::connect(self.addr).await.unwrap();
-        let head = format!(
-            "{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n",
-            body.len()
-        );
-        socket.write_all(head.as_bytes()).await.unwrap();
-        // A server that refuses a long body may close before it is sent.
-        let _ = socket.write_all(body).await;
-        let mut answer = Vec::new();
-        let _ = socket.read_to_end(&mut answer).await;
-        let answer = String::from_utf8(answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-        Answer {
-            status: head.split(' ').nth(1).unwrap().parse().unwrap(),
-            head: head.to_owned(),
-            body: body.to_owned(),
-        }
+        request(self.addr, line, headers, body).await
     }
 
     pub async fn get(&self, path: &str) -> Value {
@@ -131,6 +115,27 @@ impl Host {
         let sent = self.post("/message/send", body).await;
         assert_eq!(sent["data"]["reason"], 1, "{sent}");
         sent["data"]["message_seq"].as_u64().unwrap()
+    }
+}
+
+/// One request on a connection of its own.
+pub async fn request(addr: SocketAddr, line: &str, headers: &str, body: &[u8]) -> Answer {
+    let mut socket = TcpStream::connect(addr).await.unwrap();
+    let head = format!(
+        "{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n",
+        body.len()
+    );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    // A server that refuses a long body may close before it is sent.
+    let _ = socket.write_all(body).await;
+    let mut answer = Vec::new();
+    let _ = socket.read_to_end(&mut answer).await;
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    Answer {
+        status: head.split(' ').nth(1).unwrap().parse().unwrap(),
+        head: head.to_owned(),
+        body: body.to_owned(),
     }
 }
 

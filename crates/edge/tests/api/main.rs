@@ -4,6 +4,7 @@
 
 mod channels;
 mod conversations;
+mod failures;
 mod host;
 mod messages;
 mod model;
