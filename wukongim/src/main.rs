@@ -3,6 +3,7 @@
 mod bench;
 mod chat;
 mod config;
+mod fill;
 mod http_client;
 mod run;
 mod secrets;
@@ -50,6 +51,8 @@ enum Command {
     Chat(chat::Args),
     /// Measure a server, or a node started for it; exit code 1 if its books do not balance.
     Bench(bench::Args),
+    /// Fill an offline data directory with messages.
+    Fill(fill::Args),
     /// Print the version.
     Version,
 }
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         }
         Some(Command::Config(command)) => report(config_command(&cli, command)),
         Some(Command::Chat(args)) => report(tool(chat::run(args.clone()))),
+        Some(Command::Fill(args)) => report(tool(fill::run(args.clone()))),
         Some(Command::Bench(args)) => report(tool(bench::run(args.clone()))),
         None => report(serve(&cli)),
     }
