@@ -2,7 +2,7 @@
 //!
 //! One generator thread with one task per connection, the client SDK's codec under it. Without `--server` it starts a node of
 //! its own. Latency runs from the moment a message was due. Every message offered must be acked, stored and delivered, once
-//! and in order; otherwise the exit code is 1 and the table says what is wrong. Numbers of two runs compare only on the same quiet
+//! and in order; otherwise the exit code is 1 and the table says what is wrong (2: there was no run). Numbers of two runs compare only on the same quiet
 //! machine; for exact ones pin server and generator to cores of their own (`taskset`).
 
 mod books;
@@ -133,8 +133,18 @@ struct Target {
     pid: Option<u32>,
 }
 
-/// Runs to the end: exit code 0 if all books balance, 1 if not; an error means that there was no run.
+/// There was no run, so nothing is known of the books.
+const EXIT_NO_RUN: u8 = 2;
+
+/// Runs to the end: exit code 0 if all books balance, 1 if not, 2 if there was no run.
 pub async fn run(args: Args) -> Result<ExitCode> {
+    Ok(generate(args).await.unwrap_or_else(|e| {
+        eprintln!("bench: {e:#}");
+        ExitCode::from(EXIT_NO_RUN)
+    }))
+}
+
+async fn generate(args: Args) -> Result<ExitCode> {
     // A thread and a runtime of its own: connections are tasks that share state without locks.
     let run = || {
         let runtime = tokio::runtime::Builder::new_current_thread()

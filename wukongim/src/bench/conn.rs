@@ -1,5 +1,6 @@
 //! One connection of the generator: the client's codec over a socket, no queues, no tasks of its own.
 
+use std::cell::RefCell;
 use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -109,11 +110,21 @@ fn finish(hello: &Hello, ack: &wk_proto::frame::Connack) -> Result<Link> {
     })
 }
 
+thread_local! {
+    /// Where bytes are read before a connection keeps what it needs: one for all, since a buffer of this size for each of
+    /// thousands would be most of the generator's memory.
+    static READ: RefCell<Box<[u8; READ_BYTES]>> = RefCell::new(Box::new([0; READ_BYTES]));
+}
+
 async fn fill(stream: &TcpStream, input: &mut BytesMut) -> Result<()> {
     loop {
         stream.readable().await?;
-        input.reserve(READ_BYTES / 16);
-        match stream.try_read_buf(input) {
+        let read = READ.with_borrow_mut(|buffer| {
+            let read = stream.try_read(&mut buffer[..])?;
+            input.extend_from_slice(&buffer[..read]);
+            io::Result::Ok(read)
+        });
+        match read {
             Ok(0) => bail!("the server closed the connection"),
             Ok(_) => return Ok(()),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}

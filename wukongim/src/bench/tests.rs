@@ -1,4 +1,4 @@
-//! The command line, and a whole run against a server made by hand.
+//! The command line. Whole runs are in `tests/tools.rs`.
 
 use clap::Parser;
 

@@ -205,22 +205,33 @@ async fn play(common: &Common, target: &Target, cast: Cast) -> Result<Row> {
     };
     let books = world.books.into_inner();
     let stored = store::newest_seqs(target, books.channels()).await?;
-    let [acks, deliveries, late] =
-        [&books.ack_latency, &books.delivery_latency, &books.lateness].map(Latency::of);
+    let latencies = latencies(&books, cast.unit);
     Ok(Row {
         name: cast.name,
         unit: cast.unit,
         parameters: cast.parameters,
         measured,
-        latencies: vec![
-            ("ack", acks),
-            ("delivery", deliveries),
-            ("generator_lateness", late),
-        ],
+        latencies,
         balance: books.close(Some(&stored)),
         encrypted: Some(encrypted),
         varz: None,
     })
+}
+
+/// The row's own first. Without a late message (closed loops have none) lateness says nothing.
+fn latencies(books: &Books, unit: &str) -> Vec<(&'static str, Latency)> {
+    let mut all = vec![
+        ("ack", Latency::of(&books.ack_latency)),
+        ("delivery", Latency::of(&books.delivery_latency)),
+    ];
+    if unit == "deliveries" {
+        all.swap(0, 1);
+    }
+    const WORTH_TELLING_NS: u64 = 100_000;
+    if books.lateness.max() > WORTH_TELLING_NS {
+        all.push(("generator_lateness", Latency::of(&books.lateness)));
+    }
+    all
 }
 
 /// Waits until everything offered (at least `first` messages) is answered and delivered; false at the time limit.
