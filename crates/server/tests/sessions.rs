@@ -282,6 +282,23 @@ async fn hostile_bytes_end_only_their_own_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_outlives_its_handles_and_refuses_work_once_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(config(dir.path())).await;
+    let tcp = node.listening().tcp.unwrap();
+    let mut ann = Client::login(&node, "ann").await;
+    let other = node.clone();
+    drop(node);
+    assert_eq!(ann.say("bob", "still here").await.reason_code, 1);
+    drop(ann);
+    other.stop().await;
+    let query = wk_chat::Request::Query(Box::new(wk_chat::Query::SystemUids));
+    assert!(timeout(PATIENCE, other.call(query)).await.unwrap().is_err());
+    assert!(TcpStream::connect(tcp).await.is_err());
+    other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_node_cannot_use_the_same_directory() {
     let dir = tempfile::tempdir().unwrap();
     let node = start(config(dir.path())).await;
