@@ -228,6 +228,53 @@ async fn a_group_message_reaches_exactly_the_members() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn in_a_crowd_everybody_sees_every_message_once_and_in_the_same_order() {
+    const CLIENTS: usize = 12;
+    const EACH: usize = 25;
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(config(dir.path())).await;
+    let names: Vec<String> = (0..CLIENTS).map(|n| format!("c{n}")).collect();
+    let members: Vec<&str> = names.iter().map(String::as_str).collect();
+    make_group(&node, "g", &members).await;
+    let mut clients = Vec::new();
+    for name in &names {
+        clients.push(Client::login(&node, name).await);
+    }
+    let mut tasks = Vec::new();
+    for (n, mut client) in clients.into_iter().enumerate() {
+        tasks.push(tokio::spawn(async move {
+            let mut seen = Vec::new();
+            for k in 0..EACH {
+                client
+                    .post("g", ChannelType::GROUP, &format!("{n}:{k}"))
+                    .await;
+            }
+            let mut own = Vec::new();
+            while seen.len() + own.len() < CLIENTS * EACH {
+                match client.frame().await {
+                    Some(Frame::Sendack(ack)) => {
+                        assert_eq!(ack.reason_code, 1);
+                        own.push(ack.message_seq);
+                    }
+                    Some(Frame::Recv(recv)) => seen.push(recv.message_seq),
+                    other => panic!("{other:?}"),
+                }
+            }
+            client.is_quiet().await;
+            assert!(seen.is_sorted_by(|a, b| a < b), "deliveries in order");
+            assert!(own.is_sorted_by(|a, b| a < b), "answers in order");
+            seen.extend(own);
+            seen.sort_unstable();
+            assert!(seen.iter().copied().eq(1..=(CLIENTS * EACH) as u32));
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn history_survives_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let pair = ChannelKey::person(&uid("ann"), &uid("bob"));
