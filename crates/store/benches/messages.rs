@@ -12,7 +12,7 @@ use wk_proto::{
     ReplicaId, SlotId, Term, WallMs,
 };
 use wk_store::disk::RealDisk;
-use wk_store::{Dir, IoBudget, Limit, ReplicaMeta, SlotStore, Store, View};
+use wk_store::{Dir, IoBudget, Limit, ReplicaMeta, SlotStore, Store, Table, View};
 
 const MESSAGES: u64 = 1_000_000;
 const CHANNELS: u64 = 10_000;
@@ -155,6 +155,51 @@ fn points(view: &View, keys: &[ChannelKey]) {
     report("by_id_after, a message", start, 50_000);
 }
 
+/// Rows as a checkpoint meets them: 20,000 at random keys among as many older ones.
+fn rows(store: &Store, slot: &mut SlotStore) {
+    let key = |user: u64, n: u64| [user.to_be_bytes(), n.to_be_bytes()].concat();
+    for round in 0..2u64 {
+        for batch in 0..200u64 {
+            let mut tx = slot.begin(slot.applied().next());
+            for n in 0..100 {
+                let n = batch * 100 + n;
+                let value = Bytes::from(vec![round as u8; 100]);
+                tx.put(Table(1), &key(n % 4, n * 7_919 % 20_000), value);
+            }
+            tx.commit();
+        }
+        let view = slot.view();
+        let start = Clock::start();
+        for user in 0..4u64 {
+            let found = view
+                .scan(Table(1), &user.to_be_bytes(), None, 5_000)
+                .unwrap();
+            assert_eq!(found.len(), 5_000);
+        }
+        report("scan, a row, memtable over older", start, 20_000);
+        drop(view);
+        let start = Clock::start();
+        checkpoint(store, slot);
+        report("checkpoint of 20,000 rows, a row", start, 20_000);
+    }
+    let view = slot.view();
+    let start = Clock::start();
+    for user in 0..4u64 {
+        view.scan(Table(1), &user.to_be_bytes(), None, 5_000)
+            .unwrap();
+    }
+    report("scan, a row, redb", start, 20_000);
+    let start = Clock::start();
+    for n in 0..20_000u64 {
+        assert!(
+            view.get(Table(1), &key(n % 4, n * 7_919 % 20_000))
+                .unwrap()
+                .is_some()
+        );
+    }
+    report("get, redb", start, 20_000);
+}
+
 fn main() {
     let temporary = tempfile::tempdir().unwrap();
     let given = std::env::args().skip(1).find(|a| !a.starts_with("--"));
@@ -207,6 +252,7 @@ fn main() {
     report("merge, a message", start, 2 * MESSAGES);
     tails("tail(20), merged", &slot.view(), &keys);
     points(&slot.view(), &keys);
+    rows(&store, &mut slot);
     drop((slot, store));
     let start = Clock::start();
     let store = open();
