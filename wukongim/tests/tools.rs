@@ -77,10 +77,16 @@ fn fill_fills_and_can_go_on_after_an_unclean_end() {
         "--channels",
         "7",
     ];
-    for more in [&["--unclean"][..], &[]] {
+    // 3,000 messages in turn over 7 channels: the first one gets 429 of them.
+    let runs = [(&["--unclean"][..], "429\n"), (&[], "858\n")];
+    for (more, newest) in runs {
         let output = wukongim(&[&words[..], more].concat());
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{said}");
         assert!(said.contains("fill: 3000 messages in"), "{said}");
+        assert!(
+            said.contains(&format!("fill0 now ends at message {newest}")),
+            "{said}"
+        );
     }
 }
