@@ -141,7 +141,6 @@ fn bench_send_balances() {
     assert_eq!(books["offered"], books["stored"]);
     assert_eq!(books["offered"], books["delivered"]);
     assert_eq!(row["encrypted"], true);
-    assert!(row["latency"]["ack"]["count"].as_u64() > Some(0));
 }
 
 #[test]
