@@ -61,8 +61,10 @@ enum Command {
 enum ConfigCommand {
     /// Say what is wrong with it; exit code 0 if it can be used, 78 if not.
     Check,
-    /// Print every key that was given, where, and what it does; secrets are hidden.
+    /// Print every key that was given, and where; secrets are hidden.
     Print,
+    /// Print the table of all keys: what docs/configuration.md is made of.
+    Keys,
 }
 
 fn main() -> ExitCode {
@@ -98,6 +100,10 @@ fn tool(run: impl Future<Output = anyhow::Result<ExitCode>>) -> Result<ExitCode,
 }
 
 fn config_command(cli: &Cli, command: &ConfigCommand) -> Result<ExitCode, Failure> {
+    if matches!(command, ConfigCommand::Keys) {
+        print!("{}", config::table());
+        return Ok(ExitCode::SUCCESS);
+    }
     let (given, settings) = load(cli)?;
     for line in run::notices(&given, &settings) {
         eprintln!("{line}");

@@ -198,8 +198,6 @@ impl ShardThread {
                     .push((group, cause));
             }
             Output::Send(node, ..) => tracing::debug!(%node, "no link to a peer"),
-            // Asked for on behalf of a peer. The shard asks again if nothing comes.
-            Output::ReadLog { replica, .. } => tracing::debug!(%replica, "no link to a peer"),
         }
     }
 
