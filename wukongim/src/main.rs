@@ -136,6 +136,7 @@ fn load(cli: &Cli) -> Result<(Given, Settings), Failure> {
     if let Some(mode) = &cli.mode {
         given.set_flag("mode", "--mode", mode);
     }
+    given.check_mode();
     if cli.strict
         && let Some(warning) = given.warnings.first()
     {
