@@ -115,8 +115,10 @@ impl Given {
         if let Some(Entry { value, source }) = self.get("mode")
             && !KNOWN.contains(&value.as_str())
         {
-            let remark =
-                format!("{source}: unknown mode \"{value}\" is taken for release; known are {}", KNOWN.join(", "));
+            let remark = format!(
+                "{source}: unknown mode \"{value}\" is taken for release; known are {}",
+                KNOWN.join(", ")
+            );
             self.warnings.push(remark);
         }
     }

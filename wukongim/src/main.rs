@@ -3,6 +3,7 @@
 mod bench;
 mod chat;
 mod config;
+mod descriptors;
 mod fill;
 mod http_client;
 mod run;

@@ -12,6 +12,7 @@ use wk_proto::{NodeId, Uid};
 use wk_server::{ListenConfig, Node, NodeConfig, StartError};
 
 use crate::config::{Effect, Given, Settings};
+use crate::descriptors::Shares;
 use crate::secrets::{Loaded, Secrets};
 use crate::{EXIT_CONFIG, Failure};
 
@@ -22,11 +23,15 @@ pub fn run(given: &Given, settings: Settings) -> Result<ExitCode, Failure> {
     for line in notices(given, &settings) {
         tracing::warn!("{line}");
     }
+    let shares = Shares::claim();
+    if let Some(line) = shares.notice(settings.connections_max) {
+        tracing::warn!("{line}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(Failure::runtime)?;
-    let ended = runtime.block_on(serve(settings, started));
+    let ended = runtime.block_on(serve(settings, shares, started));
     // Not waiting for a directory that is still being opened: it recovers at the next start as after any other end.
     runtime.shutdown_background();
     ended
@@ -83,10 +88,10 @@ impl Signals {
     }
 }
 
-async fn serve(settings: Settings, started: Instant) -> Result<ExitCode, Failure> {
+async fn serve(settings: Settings, shares: Shares, started: Instant) -> Result<ExitCode, Failure> {
     let mut signals = Signals::listen()?;
     let node = tokio::select! {
-        node = Node::start(node_config(&settings)) => node.map_err(|e| start_failure(&settings, e))?,
+        node = Node::start(node_config(&settings, &shares)) => node.map_err(|e| start_failure(&settings, e))?,
         // Recovery can take a while; nothing was accepted yet.
         () = signals.next() => return Ok(ExitCode::SUCCESS),
     };
@@ -95,7 +100,7 @@ async fn serve(settings: Settings, started: Instant) -> Result<ExitCode, Failure
     let (stop_api, stopping) = tokio::sync::oneshot::channel::<()>();
     let api = wk_edge::http::serve(
         node.clone(),
-        api_config(&settings, &node, &secrets),
+        api_config(&settings, &shares, &node, &secrets),
         async {
             let _ = stopping.await;
         },
@@ -136,7 +141,7 @@ async fn wait_ready(node: &Node) {
 }
 
 /// What a node runs with.
-pub fn node_config(settings: &Settings) -> NodeConfig {
+pub fn node_config(settings: &Settings, shares: &Shares) -> NodeConfig {
     let mut policy = wk_chat::Policy::new();
     policy.token_auth = settings.token_auth;
     policy.manager_uid = Uid::trusted(&settings.manager_uid);
@@ -163,18 +168,16 @@ pub fn node_config(settings: &Settings) -> NodeConfig {
         },
         shards: settings.shards,
         connections_max: match settings.connections_max {
-            0 => CONNECTIONS_MAX,
-            given => given,
+            0 => shares.clients,
+            given => given.min(shares.clients),
         },
     }
 }
 
 /// Wire-protocol 11.1: until the first complete frame.
 const HANDSHAKE_MS: u64 = 2_000;
-/// Without a configured bound: what one process of this design holds (H18); descriptors usually end earlier.
-const CONNECTIONS_MAX: usize = 1_000_000;
 
-fn api_config(settings: &Settings, node: &Node, secrets: &Loaded) -> ApiConfig {
+fn api_config(settings: &Settings, shares: &Shares, node: &Node, secrets: &Loaded) -> ApiConfig {
     let listening = node.listening();
     let external = &settings.external;
     let host = if external.ip.is_empty() {
@@ -195,6 +198,7 @@ fn api_config(settings: &Settings, node: &Node, secrets: &Loaded) -> ApiConfig {
         .to_owned();
     config.api_token = secrets.secrets.api_token.clone();
     config.open_to_network = settings.api_open;
+    config.connections_max = shares.api;
     config.mode = if settings.release { "release" } else { "debug" }.to_owned();
     config.addresses = Addresses {
         tcp: derive(&external.tcp_addr, "", listening.tcp.map(|a| a.port())),

@@ -40,7 +40,10 @@ fn a_port_in_use_is_named() {
         assert_eq!(code, Some(1), "{said}");
         let addr = format!("127.0.0.1:{number}");
         assert_sentence(&said, &["cannot listen on", &addr, port, "in use"]);
-        assert!(!said.contains("password"), "shown before anybody could use it: {said}");
+        assert!(
+            !said.contains("password"),
+            "shown before anybody could use it: {said}"
+        );
     }
 }
 
@@ -75,7 +78,10 @@ fn a_newer_or_damaged_directory_is_refused_and_not_changed() {
     let good = fs::read_to_string(&file).unwrap();
     let spoilt = [
         (good.replace("\"wal\": 1", "\"wal\": 9"), "newer version"),
-        (good.replace("\"format\": 1", "\"format\": 2"), "newer version"),
+        (
+            good.replace("\"format\": 1", "\"format\": 2"),
+            "newer version",
+        ),
         (good[..good.len() / 2].to_owned(), "damaged"),
         (String::new(), "damaged"),
     ];
@@ -101,7 +107,10 @@ fn a_v2_directory_is_refused_and_not_touched() {
     let (code, said) = Setup::new(&place).fail();
     assert_eq!(code, UNUSABLE, "{said}");
     assert_sentence(&said, &["WuKongIM v2", "db/wukongimdb", "dataDir"]);
-    let names: Vec<_> = fs::read_dir(&data).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let names: Vec<_> = fs::read_dir(&data)
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
     assert_eq!(names, ["db"]);
 }
 
@@ -127,16 +136,31 @@ fn configurations_that_cannot_be_used() {
         ("a: 1\n  b: 2\n", &["wk.yaml", "line 2"]),
         ("just words\n", &["wk.yaml", "key: value"]),
         ("- a\n- b\n", &["wk.yaml", "key: value"]),
-        ("tokenAuthOn: maybe\n", &["wk.yaml:1", "tokenAuthOn", "true or false", "maybe"]),
-        ("mode: release\nconnIdleTime: soon\n", &["wk.yaml:2", "connIdleTime", "duration"]),
-        ("cluster:\n  nodeId: -4\n", &["wk.yaml:2", "cluster.nodeId", "between"]),
-        ("cluster:\n  nodeId: 99999999999999999999\n", &["cluster.nodeId"]),
+        (
+            "tokenAuthOn: maybe\n",
+            &["wk.yaml:1", "tokenAuthOn", "true or false", "maybe"],
+        ),
+        (
+            "mode: release\nconnIdleTime: soon\n",
+            &["wk.yaml:2", "connIdleTime", "duration"],
+        ),
+        (
+            "cluster:\n  nodeId: -4\n",
+            &["wk.yaml:2", "cluster.nodeId", "between"],
+        ),
+        (
+            "cluster:\n  nodeId: 99999999999999999999\n",
+            &["cluster.nodeId"],
+        ),
         ("addr: tcp://nowhere\n", &["wk.yaml:1", "addr", "nowhere"]),
     ];
     for (yaml, parts) in cases {
         let file = place.write("wk.yaml", yaml);
         let file = file.to_str().unwrap();
-        for words in [&["config", "check", "--config", file][..], &["--config", file]] {
+        for words in [
+            &["config", "check", "--config", file][..],
+            &["--config", file],
+        ] {
             let (code, said) = run(words, &[], &place.path(""));
             assert_eq!(code, UNUSABLE, "{yaml}: {said}");
             assert_sentence(&said, parts);
@@ -151,18 +175,28 @@ fn configurations_that_cannot_be_used() {
 #[test]
 fn typos_are_warnings_or_errors_as_asked() {
     let place = Place::new();
-    let file = place.write("wk.yaml", "tokenAuthOnn: true\nwssAddr: wss://0.0.0.0:5210\n");
+    let file = place.write(
+        "wk.yaml",
+        "tokenAuthOnn: true\nwssAddr: wss://0.0.0.0:5210\n",
+    );
     let check = ["config", "check", "--config", file.to_str().unwrap()];
     let (code, said) = run(&check, &[], &place.path(""));
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("wk.yaml:1: unknown key \"tokenAuthOnn\""), "{said}");
+    assert!(
+        said.contains("wk.yaml:1: unknown key \"tokenAuthOnn\""),
+        "{said}"
+    );
     assert!(said.contains("did you mean \"tokenAuthOn\""), "{said}");
     assert!(said.contains("not supported yet: wssAddr"), "{said}");
     let mode = ["config", "check", "--mode", "fast"];
     let (code, said) = run(&mode, &[], &place.path(""));
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("--mode: unknown mode \"fast\""), "{said}");
-    let (code, _) = run(&[&mode[..], &["--strict-config"]].concat(), &[], &place.path(""));
+    let (code, _) = run(
+        &[&mode[..], &["--strict-config"]].concat(),
+        &[],
+        &place.path(""),
+    );
     assert_eq!(code, UNUSABLE);
     let strict = [&check[..], &["--strict-config"]].concat();
     let (code, said) = run(&strict, &[], &place.path(""));
@@ -173,7 +207,11 @@ fn typos_are_warnings_or_errors_as_asked() {
 #[test]
 fn a_missing_file_is_an_error_unless_it_may_be_missing() {
     let place = Place::new();
-    let (code, said) = run(&["config", "check", "--config", "none.yaml"], &[], &place.path(""));
+    let (code, said) = run(
+        &["config", "check", "--config", "none.yaml"],
+        &[],
+        &place.path(""),
+    );
     assert_eq!(code, UNUSABLE, "{said}");
     assert_sentence(&said, &["none.yaml"]);
     let may = ["-i", "--config", "none.yaml", "config", "check"];
@@ -191,7 +229,10 @@ fn the_environment_is_stronger_than_the_file_and_print_hides_secrets() {
     let print = ["config", "print", "--config", file.to_str().unwrap()];
     let (code, said) = run(&print, &env, &place.path(""));
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("tokenAuthOn = true    # WK_TOKENAUTHON"), "{said}");
+    assert!(
+        said.contains("tokenAuthOn = true    # WK_TOKENAUTHON"),
+        "{said}"
+    );
     assert!(!said.contains("s3cret"), "{said}");
 }
 
@@ -209,7 +250,9 @@ fn secrets_are_shown_once_and_kept_private() {
     assert_eq!(mode(&place.home()), 0o700);
     server.stop(Signal::TERM);
     let mut again = setup.start();
-    common::until("the greeting", || again.said().matches("try       curl").count() == 2);
+    common::until("the greeting", || {
+        again.said().matches("try       curl").count() == 2
+    });
     let said = again.said();
     for name in ["manager_password", "api_token"] {
         let secret = secrets[name].as_str().unwrap();
@@ -229,7 +272,8 @@ fn the_log_has_no_tokens_and_no_payloads() {
         .env("RUST_LOG", "trace");
     let mut server = setup.spawn();
     common::until("ready", || {
-        http::try_raw(server.http(), b"GET /readyz HTTP/1.0\r\n\r\n").is_some_and(|a| a.status == 200)
+        http::try_raw(server.http(), b"GET /readyz HTTP/1.0\r\n\r\n")
+            .is_some_and(|a| a.status == 200)
     });
     let post = |path: &str, body: serde_json::Value| {
         let body = body.to_string();
@@ -243,7 +287,14 @@ fn the_log_has_no_tokens_and_no_payloads() {
     assert_eq!(post("/user/token", token).status, 200);
     let message = json!({"from_uid": "ann", "channel_id": "bob", "channel_type": 1, "payload": "aHVzaC1odHRw"});
     assert_eq!(post("/message/send", message).status, 200);
-    assert_ne!(post("/message/send", json!({"from_uid": 5, "payload": "hush-wrong"})).status, 200);
+    assert_ne!(
+        post(
+            "/message/send",
+            json!({"from_uid": 5, "payload": "hush-wrong"})
+        )
+        .status,
+        200
+    );
     let mut ann = raw::Raw::open(server.tcp());
     assert_eq!(ann.hello(b"ann", b"hush-token").unwrap().reason_code, 1);
     let send = raw::send_to(ann.cipher.as_ref(), b"bob", 1, b"hush-payload");
@@ -266,7 +317,8 @@ fn the_log_has_no_tokens_and_no_payloads() {
 /// The first 200 of any of them is followed by a write that works.
 #[test]
 fn ready_means_that_a_write_works() {
-    let message = json!({"from_uid": "a", "channel_id": "b", "channel_type": 1, "payload": "aGk="}).to_string();
+    let message = json!({"from_uid": "a", "channel_id": "b", "channel_type": 1, "payload": "aGk="})
+        .to_string();
     let place = Place::new();
     let setup = Setup::new(&place);
     for path in ["/readyz", "/health", "/readyz"] {

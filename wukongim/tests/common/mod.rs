@@ -163,6 +163,16 @@ impl Setup {
         server
     }
 
+    /// Starts it and waits until it serves, says that it does not, or has ended by itself.
+    pub fn fail_or_answer(&self) -> (Option<i32>, String) {
+        let mut server = self.spawn();
+        until("an end or an answer", || {
+            server.has_ended() || server.readiness().is_some()
+        });
+        let code = server.has_ended().then(|| server.wait().code());
+        (code.flatten(), server.said())
+    }
+
     /// Starts it and waits until it has ended by itself: exit code and what it said.
     pub fn fail(&self) -> (Option<i32>, String) {
         let mut server = self.spawn();
@@ -197,13 +207,22 @@ impl Server {
 
     pub fn wait_ready(&mut self) {
         let start = Instant::now();
-        while http::try_request(self.http(), "GET", "/readyz", b"").map(|a| a.status) != Some(200) {
+        while self.readiness() != Some(200) {
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("it ended at once ({status}):\n{}", self.said());
             }
             assert!(start.elapsed() < PATIENCE, "not ready:\n{}", self.said());
             std::thread::sleep(LOOK);
         }
+    }
+
+    /// Status of `/readyz`; `None`: no answer.
+    pub fn readiness(&self) -> Option<u16> {
+        http::try_request(self.http(), "GET", "/readyz", b"").map(|a| a.status)
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     pub fn get(&self, path: &str) -> Answer {

@@ -31,9 +31,6 @@ use super::query::Params;
 use super::routes::{self, Route};
 use crate::service::{Backend, Service};
 
-/// Sockets at a time; more wait in the kernel's queue.
-const CONNECTIONS_MAX: u32 = 10_000;
-
 /// How long a request's head may take, and an idle connection live. Longer than the 90 s client pools usually keep one, so that the
 /// client closes first and never sends into a closing socket.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
@@ -135,7 +132,8 @@ fn warn_if_open(config: &ApiConfig) {
 
 async fn accept(listener: TcpListener, app: Arc<App>, shutdown: impl Future<Output = ()>) {
     let router = router(&app);
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
+    let connections_max = u32::try_from(app.config.connections_max.max(1)).unwrap_or(u32::MAX);
+    let connections = Arc::new(Semaphore::new(connections_max as usize));
     let (draining, drain) = watch::channel(false);
     tokio::pin!(shutdown);
     loop {
@@ -165,7 +163,7 @@ async fn accept(listener: TcpListener, app: Arc<App>, shutdown: impl Future<Outp
     }
     drop(listener);
     draining.send_replace(true);
-    let all_closed = connections.acquire_many(CONNECTIONS_MAX);
+    let all_closed = connections.acquire_many(connections_max);
     if tokio::time::timeout(DRAIN_TIMEOUT, all_closed)
         .await
         .is_err()
