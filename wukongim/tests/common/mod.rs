@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 pub mod http;
+pub mod load;
 pub mod raw;
 
 use std::fs;
