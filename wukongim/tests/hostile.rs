@@ -446,6 +446,20 @@ fn clients_cannot_take_the_last_descriptor() {
     assert!(!said.contains("ERROR"), "{said}");
 }
 
+/// The API has no room for all of them either, and is there again when their time is over.
+#[test]
+fn silent_http_connections_are_closed() {
+    let place = Place::new();
+    let mut server = Setup::new(&place).files_max(300).start();
+    let connect = |_| TcpStream::connect(server.http()).unwrap();
+    let silent: Vec<TcpStream> = (0..100).map(connect).collect();
+    let before = Instant::now();
+    assert_eq!(server.get("/health").status, 200);
+    assert!(before.elapsed() < SILENCE, "{:?}", before.elapsed());
+    drop(silent);
+    server.assert_well();
+}
+
 /// Those who never read: a receiver of much, and a sender of much who does not want the answers.
 #[test]
 fn a_client_that_never_reads_is_dropped() {

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use common::load::Load;
+use common::raw::Raw;
 use common::{Place, Setup, until};
 use rustix::process::Signal;
 use wk_client::{Client, Encryption, Options, PendingAck, SendError, SendOptions};
@@ -56,6 +57,55 @@ fn kill_rounds(rounds: usize) {
     let mut server = setup.start();
     books.check(&server);
     server.assert_well();
+}
+
+/// Killed at each step of the first start, and of the recovery after it: the next start goes on.
+#[test]
+fn killed_during_the_start_it_starts_again() {
+    let steps = ["lock", "node.json", "rows.redb", "wal", "secrets.json"];
+    let place = Place::new();
+    let setup = Setup::new(&place);
+    for step in steps {
+        let path = place.home().join(step);
+        let mut server = setup.spawn();
+        until(step, || path.exists() || server.has_ended());
+        assert!(!server.has_ended(), "{}", server.said());
+        server.kill();
+    }
+    let mut server = setup.start();
+    server.assert_well();
+    for _ in steps {
+        server.kill();
+        server = setup.spawn();
+        until("it listens", || server.readiness().is_some());
+    }
+    server.wait_ready();
+    server.assert_well();
+    let newest =
+        server.get("/channel/max_message_seq?login_uid=doctor&channel_id=patient&channel_type=1");
+    assert_eq!(newest.json()["message_seq"], 2);
+}
+
+/// Clients that neither read nor finish their requests do not delay the end.
+#[test]
+fn nobody_holds_up_the_end() {
+    let place = Place::new();
+    let mut server = Setup::new(&place).start();
+    let mut deaf = Raw::login(server.tcp(), "deaf");
+    let mut flood = Raw::login(server.tcp(), "flood");
+    flood
+        .socket
+        .set_write_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
+    while flood.write(&[0x70; 64 * 1024]) {}
+    let half = b"POST /message/send HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\n{";
+    let mut slow = std::net::TcpStream::connect(server.http()).unwrap();
+    slow.write_all(half).unwrap();
+    let silent = std::net::TcpStream::connect(server.http()).unwrap();
+    deaf.send(&wk_proto::frame::Frame::Ping);
+    let took = server.stop(Signal::TERM);
+    assert!(took < Duration::from_millis(5_000), "{took:?}");
+    drop((silent, slow));
 }
 
 /// SIGTERM and SIGINT under load: everything accepted is answered, in five seconds, and the clients find the next start by themselves.

@@ -115,6 +115,23 @@ fn a_v2_directory_is_refused_and_not_touched() {
 }
 
 #[test]
+fn a_data_directory_that_is_a_file_is_named() {
+    let place = Place::new();
+    let file = place.write("file", "not a directory");
+    let file = file.to_str().unwrap();
+    for (number, dir) in [file.to_owned(), format!("{file}/below")]
+        .iter()
+        .enumerate()
+    {
+        let mut setup = Setup::new(&place).env("WK_DATADIR", dir);
+        setup.log = place.path(&format!("log-{number}"));
+        let (code, said) = setup.fail();
+        assert_eq!(code, UNUSABLE, "{said}");
+        assert_sentence(&said, &[file]);
+    }
+}
+
+#[test]
 fn damaged_secrets_are_not_replaced() {
     let place = Place::new();
     Setup::new(&place).start().stop(Signal::TERM);

@@ -31,6 +31,10 @@ use super::query::Params;
 use super::routes::{self, Route};
 use crate::service::{Backend, Service};
 
+/// How long a new connection may say nothing; then it is closed. Shorter than [`HEAD_TIMEOUT`]: whoever opens one has something to
+/// ask, and connections that never do must not keep the others out.
+const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// How long a request's head may take, and an idle connection live. Longer than the 90 s client pools usually keep one, so that the
 /// client closes first and never sends into a closing socket.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
@@ -44,8 +48,8 @@ const BODIES_KIB_MAX: u32 = 256 * 1024;
 /// Bytes of a request's head; above it hyper answers 431.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// How long a stopping server waits for requests under way.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a stopping server waits for requests under way: the whole process has 5 s.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Pause after a failed accept (usually: out of file descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -81,7 +85,7 @@ impl Serving {
         self.addr
     }
 
-    /// Returns when the server has stopped: at most 5 s after the shutdown signal.
+    /// Returns when the server has stopped: at most 4 s after the shutdown signal.
     pub async fn stopped(self) {
         if let Err(error) = self.task.await {
             tracing::error!(%error, "the API's listener failed");
@@ -181,6 +185,14 @@ async fn connection(
 ) {
     // Without it small answers wait for the client's delayed ACK. A socket that refuses is gone anyway.
     let _ = stream.set_nodelay(true);
+    let mut first = [0];
+    let speaks = tokio::select! {
+        peeked = tokio::time::timeout(FIRST_BYTE_TIMEOUT, stream.peek(&mut first)) => matches!(peeked, Ok(Ok(1))),
+        () = drained(&mut drain) => false,
+    };
+    if !speaks {
+        return;
+    }
     let service = service_fn(|request: Request<Incoming>| {
         let (app, router) = (app.clone(), router.clone());
         async move { Ok::<_, Infallible>(handle(&app, router, peer.ip(), request).await) }
