@@ -125,7 +125,9 @@ async fn serve(settings: Settings, shares: Shares, started: Instant) -> Result<E
     let _ = stop_api.send(());
     tokio::join!(api.stopped(), node.stop());
     match failed {
-        Some(why) => Err(Failure::runtime(why)),
+        Some(why) => Err(Failure::runtime(format!(
+            "{why}; nothing acknowledged is lost, start it again when the cause is gone"
+        ))),
         None => Ok(ExitCode::SUCCESS),
     }
 }

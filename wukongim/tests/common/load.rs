@@ -77,7 +77,10 @@ impl Books {
                 }
                 let payload = message["payload"].as_str().unwrap();
                 let payload = base64::prelude::BASE64_STANDARD.decode(payload).unwrap();
-                assert_eq!(payload, number.as_bytes(), "{channel}: another's payload");
+                assert!(
+                    payload.starts_with(number.as_bytes()),
+                    "{channel}: another's payload"
+                );
                 assert!(numbers.insert(number), "{channel}: twice in history");
             }
             assert!(
@@ -229,6 +232,11 @@ pub struct Load {
 
 impl Load {
     pub fn start(server: &Server) -> Self {
+        Self::of_size(server, 0)
+    }
+
+    /// In messages of `size` bytes at least.
+    pub fn of_size(server: &Server, size: usize) -> Self {
         let (books, stop) = (Arc::new(Books::default()), Arc::new(AtomicBool::new(false)));
         let address = server.tcp().to_string();
         let (b, s) = (books.clone(), stop.clone());
@@ -241,7 +249,7 @@ impl Load {
             runtime.block_on(async {
                 let mut senders = tokio::task::JoinSet::new();
                 for n in 0..SENDERS {
-                    senders.spawn(send(address.clone(), n, b.clone(), s.clone()));
+                    senders.spawn(send(address.clone(), n, size, b.clone(), s.clone()));
                 }
                 while let Some(ended) = senders.join_next().await {
                     ended.expect("a sender");
@@ -269,7 +277,7 @@ impl Drop for Load {
     }
 }
 
-async fn send(address: String, n: usize, books: Arc<Books>, stop: Arc<AtomicBool>) {
+async fn send(address: String, n: usize, size: usize, books: Arc<Books>, stop: Arc<AtomicBool>) {
     let mut options = Options::new(sender(n));
     options.token = format!("token-{}", sender(n));
     options.give_up_after = PATIENCE;
@@ -294,8 +302,9 @@ async fn send(address: String, n: usize, books: Arc<Books>, stop: Arc<AtomicBool
             client_msg_no: Some(name.clone()),
             ..SendOptions::default()
         };
+        let payload = format!("{name:<size$}");
         let pending = client
-            .submit(&channel, ChannelType::GROUP, name.clone(), named)
+            .submit(&channel, ChannelType::GROUP, payload, named)
             .await
             .unwrap();
         let books = books.clone();
