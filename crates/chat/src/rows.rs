@@ -109,7 +109,7 @@ pub(crate) fn each_row(
 /// Rows a scan holds in memory at a time.
 const SCAN_STEP_ROWS: usize = 1_000;
 
-/// Position of a cause in a group's log; also the value of `SET_ENTRIES`.
+/// Position of a cause in a group's log.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub(crate) struct Epoch {
     #[prost(uint64, tag = "1")]
@@ -134,6 +134,19 @@ impl From<Epoch> for wk_proto::Epoch {
             position: e.position,
         }
     }
+}
+
+/// A uid of a set: which command put it there, and when it was asked for first and last (ms).
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(crate) struct Entry {
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
+    #[prost(uint32, tag = "2")]
+    pub position: u32,
+    #[prost(uint64, tag = "3")]
+    pub created: u64,
+    #[prost(uint64, tag = "4")]
+    pub updated: u64,
 }
 
 /// Token of (uid, device flag).

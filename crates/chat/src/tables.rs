@@ -4,7 +4,7 @@
 //! |---|---|---|---|---|
 //! | 1 | `DEVICES` | uid, flag | `rows::Device` | slot(uid) |
 //! | 2 | `CHANNELS` | type, base | `rows::Channel` | slot(channel); a user's own row: type 1, base = uid |
-//! | 3 | `SET_ENTRIES` | type, base, set, generation, uid | `rows::Epoch` of the insertion | slot(channel) |
+//! | 3 | `SET_ENTRIES` | type, base, set, generation, uid | `rows::Entry` | slot(channel) |
 //! | 4 | `GARBAGE` | type, base, set, generation | empty | slot(channel) |
 //! | 5 | `CONVERSATIONS` | uid, base, type | `rows::Conversation` | slot(uid) |
 //! | 6 | `PAIRS` | pair id, owner | `rows::Pair` | slot(pair) |
