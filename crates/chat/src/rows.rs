@@ -285,6 +285,13 @@ pub(crate) struct SetState {
     pub stage: Option<Stage>,
 }
 
+impl SetState {
+    /// No entries, staged ones included.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0 && self.stage.is_none_or(|stage| stage.count == 0)
+    }
+}
+
 /// A generation not yet visible.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub(crate) struct Stage {
@@ -336,6 +343,13 @@ pub(crate) struct Conversation {
     pub chat_epoch: Epoch,
     #[prost(message, required, tag = "8")]
     pub command_epoch: Epoch,
+}
+
+impl Conversation {
+    /// Nothing but epochs is left.
+    pub(crate) fn is_tombstone(&self) -> bool {
+        !self.chat && self.command.is_none()
+    }
 }
 
 /// Marks in the command twin.

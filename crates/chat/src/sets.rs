@@ -273,6 +273,22 @@ fn uid_of(key: &[u8], prefix: &[u8]) -> Result<Uid> {
         .ok_or_else(|| rows::corrupt(tables::SET_ENTRIES, "a key without a uid"))
 }
 
+/// Some uids of a set, at most `limit`, staged ones first; with a `limit` above 0 none only if it is empty.
+pub(crate) fn some(
+    rows: &impl Rows,
+    channel: &ChannelKey,
+    row: &Channel,
+    set: Set,
+    limit: usize,
+) -> Result<Vec<Uid>> {
+    let state = row.set(set);
+    let staged = state.stage.filter(|stage| stage.count > 0);
+    let generation = staged.map_or(state.generation, |stage| stage.generation);
+    let prefix = tables::generation(channel, set, generation);
+    let found = rows.rows(tables::SET_ENTRIES, &prefix, None, limit)?;
+    found.iter().map(|(key, _)| uid_of(key, &prefix)).collect()
+}
+
 /// A page of the visible set, of at most [`PAGE_UIDS_MAX`], and whether more follow.
 pub(crate) fn page(
     rows: &impl Rows,
@@ -323,10 +339,36 @@ fn page_of<T>(
     Ok((page?, more))
 }
 
-/// Removes some rows of the channel's abandoned generations.
-fn sweep(step: &mut Step<'_, '_>, channel: &ChannelKey) -> Result<()> {
+/// Empties a set and abandons its replacement, if there is anything.
+pub(crate) fn clear(
+    step: &mut Step<'_, '_>,
+    channel: &ChannelKey,
+    row: &mut Channel,
+    set: Set,
+) -> Result<()> {
+    let state = row.set(set);
+    if state.count > 0 || state.stage.is_some() {
+        let nothing = SetChange::Replace(Vec::new());
+        change(step, channel, row, set, nothing, Detail::Added)?;
+    }
+    Ok(())
+}
+
+/// Whether entries of abandoned generations of this channel are left.
+pub(crate) fn has_garbage(step: &Step<'_, '_>, channel: &ChannelKey) -> Result<bool> {
     let prefix = tables::channel(channel);
     let found = step.tx.rows(tables::GARBAGE, &prefix, None, 1)?;
+    Ok(!found.is_empty())
+}
+
+/// Removes some rows of the channel's abandoned generations.
+fn sweep(step: &mut Step<'_, '_>, channel: &ChannelKey) -> Result<()> {
+    sweep_under(step, &tables::channel(channel))
+}
+
+/// Removes some rows of one abandoned generation, of the channels under a prefix of `GARBAGE`.
+pub(crate) fn sweep_under(step: &mut Step<'_, '_>, prefix: &[u8]) -> Result<()> {
+    let found = step.tx.rows(tables::GARBAGE, prefix, None, 1)?;
     let Some((generation, _)) = found.first() else {
         return Ok(());
     };
