@@ -72,11 +72,6 @@ impl Log {
         (self.base_index, self.base_term)
     }
 
-    /// Bytes held.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     fn pop_front(&mut self) {
         if let Some(entry) = self.entries.pop_front() {
             self.bytes -= weight(&entry);
@@ -193,7 +188,7 @@ mod tests {
         log.append(&[entry(7, 3)]);
         assert_eq!(log.last_index().unwrap(), 7);
         assert_eq!((log.term(6).unwrap(), log.term(7).unwrap()), (2, 3));
-        assert_eq!(log.bytes(), 3 * weight(&entry(1, 1)));
+        assert_eq!(log.bytes, 3 * weight(&entry(1, 1)));
     }
 
     #[test]

@@ -137,6 +137,7 @@ pub struct World {
     pub replies: BTreeMap<Ticket, Result<Reply, CallError>>,
     /// Rows are kept from their groups while this is set.
     pub hold_outbox: bool,
+    elected: BTreeMap<(GroupId, u64), NodeId>,
     events: BTreeMap<(Mono, u64), Event>,
     next_event: u64,
     next_ticket: u64,
@@ -167,6 +168,7 @@ impl World {
             trace: Vec::new(),
             replies: BTreeMap::new(),
             hold_outbox: false,
+            elected: BTreeMap::new(),
             events: BTreeMap::new(),
             next_event: 0,
             next_ticket: 0,
@@ -269,19 +271,26 @@ impl World {
         (leader == Some(id)).then_some(id)
     }
 
-    /// Runs until `group` has a leader that answers queries.
-    pub fn elect(&mut self, group: GroupId) -> NodeId {
-        for _ in 0..100 {
-            self.run(100);
-            if let Some(leader) = self.leader(group) {
-                let shard = self.nodes[&leader].shard.as_ref().expect("it runs");
-                let (led, _) = shard.led();
-                if led > 0 {
-                    return leader;
-                }
-            }
-        }
-        panic!("no leader of {group} after 10 s");
+    /// Whether every group has a proven leader.
+    pub fn is_ready(&self) -> bool {
+        let shards = self.nodes.values().filter_map(|n| n.shard.as_ref());
+        let led: usize = shards.map(|s| s.led().0).sum();
+        led >= usize::from(self.plan.slots) && slots(&self.plan).all(|g| self.leader(g).is_some())
+    }
+
+    /// Runs until every group has a proven leader; answers with the first group's. Panics after 20 s.
+    pub fn elect(&mut self) -> NodeId {
+        assert!(
+            self.run_until(20_000, Self::is_ready),
+            "no leaders after 20 s"
+        );
+        self.leader(GroupId::Slot(SlotId(0))).expect("just seen")
+    }
+
+    /// The nodes that run, but for one.
+    pub fn others(&self, id: NodeId) -> Vec<NodeId> {
+        let running = self.nodes.values().filter(|n| n.shard.is_some());
+        running.map(|n| n.id).filter(|n| *n != id).collect()
     }
 
     /// One checkpoint of a node, at once.
@@ -346,8 +355,8 @@ impl World {
 
     /// One fsync at a time; it covers everything written when it begins.
     fn begin_sync(&mut self, id: NodeId) {
-        let us = self.plan.sync_us;
         let node = self.node(id);
+        let us = node.sync_us;
         if node.syncing || node.shard.is_none() {
             return;
         }
@@ -392,6 +401,7 @@ impl World {
                 }
             }
             Output::Committed(group, index, effects) => {
+                self.check_durable(group, index.0);
                 self.trace
                     .push(Trace::Committed(id, group, index.0, effects.len()));
                 self.node(id).committed.extend(effects);
@@ -425,10 +435,30 @@ impl World {
                 self.node(id).wal.release(replica, index, term)
             }
             Output::Leader(group, term, leader) => {
+                self.check_leader(id, group, term.0, leader);
                 self.trace.push(Trace::Leader(id, group, term.0, leader));
                 self.node(id).leaders.insert(group, (term, leader));
             }
             Output::Fault(group, cause) => self.trace.push(Trace::Fault(id, group, cause)),
+        }
+    }
+
+    /// What is committed is synced by a majority (I-1).
+    fn check_durable(&self, group: GroupId, index: u64) {
+        let synced = |n: &&Node| n.wal.last(replica_id(group, n.id)) >= index;
+        let count = self.nodes.values().filter(synced).count();
+        assert!(
+            2 * count > self.nodes.len(),
+            "{group}: entry {index} acted upon, but synced by {count} of {} nodes",
+            self.nodes.len()
+        );
+    }
+
+    /// One leader a term (I-9).
+    fn check_leader(&mut self, id: NodeId, group: GroupId, term: u64, leader: Option<NodeId>) {
+        if leader == Some(id) {
+            let first = *self.elected.entry((group, term)).or_insert(id);
+            assert_eq!(first, id, "{group}: two leaders in term {term}");
         }
     }
 

@@ -18,6 +18,8 @@ pub struct Node {
     pub shard: Option<Shard>,
     pub wal: MemWal,
     pub syncing: bool,
+    /// An fsync takes this long.
+    pub sync_us: u64,
     /// Its opinion of who leads.
     pub leaders: BTreeMap<GroupId, (Term, Option<NodeId>)>,
     /// Effects it was told as a leader.
@@ -63,6 +65,7 @@ impl Node {
             shard: None,
             wal: MemWal::default(),
             syncing: false,
+            sync_us: plan.sync_us,
             leaders: BTreeMap::new(),
             committed: Vec::new(),
             disk,
