@@ -80,16 +80,4 @@ impl Facts {
     pub(crate) fn admission(&self, uid: &Uid, device_flag: u8) -> Option<&AdmitFacts> {
         self.admissions.get(&(uid.clone(), device_flag))
     }
-
-    #[cfg(test)]
-    pub(crate) fn with_sender(mut self, channel: &ChannelKey, from: &Uid, f: SenderFacts) -> Self {
-        self.senders.insert((channel.ordinary(), from.clone()), f);
-        self
-    }
-
-    #[cfg(test)]
-    pub(crate) fn with_admission(mut self, uid: &Uid, flag: u8, f: AdmitFacts) -> Self {
-        self.admissions.insert((uid.clone(), flag), f);
-        self
-    }
 }

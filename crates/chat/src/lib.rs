@@ -16,6 +16,7 @@ pub mod query;
 pub mod request;
 
 mod conversations;
+mod cursors;
 mod entry;
 mod facts;
 mod lists;
@@ -36,4 +37,5 @@ pub use messages::implicit_recipients;
 pub use policy::Policy;
 pub use query::{Answer, Query};
 pub use request::{CallError, Reply, Request, SendRequest, SendResult, Why, Write};
+pub use sets::PAGE_UIDS_MAX;
 pub use users::KICK_TEXT;

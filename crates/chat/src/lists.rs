@@ -7,6 +7,7 @@ use wk_proto::{ChannelId, ChannelKey, ChannelType, Epoch, Reason, Uid};
 use wk_store::Result;
 
 use crate::members::{self, Heads};
+use crate::messages::implicit_recipients;
 use crate::request::{Inbox, List, MembershipChange, Reply, SetChange};
 use crate::rows::{self, Channel, Pair, Rows, made_bit};
 use crate::sets::{self, Delta, Detail};
@@ -29,7 +30,10 @@ pub(crate) fn change_list(
     }
     let mut row = Channel::read(step.tx, channel)?;
     if channel.kind == ChannelType::PERSON {
-        return change_of_person(step, channel, row, list, change);
+        return match members::owner(channel) {
+            Some(owner) => change_of_person(step, channel, &owner, row, list, change),
+            None => Ok(Reply::Refused(Reason::ChannelIdError)),
+        };
     }
     // Clearing or replacing a deny list brings no conversation back, as in v2; only removals do.
     let delta = sets::change(step, channel, &mut row, list.into(), change, Detail::Added)?;
@@ -43,6 +47,7 @@ pub(crate) fn change_list(
 fn change_of_person(
     step: &mut Step<'_, '_>,
     channel: &ChannelKey,
+    owner: &Uid,
     mut row: Channel,
     list: List,
     change: SetChange,
@@ -52,7 +57,6 @@ fn change_of_person(
     }
     let delta = sets::change(step, channel, &mut row, list.into(), change, Detail::Both)?;
     row.write(step.tx, channel);
-    let owner = Uid::trusted(channel.base.as_str());
     for (uids, present) in [(delta.added, true), (delta.removed, false)] {
         for uid in uids {
             step.owe(Inbox::Pair {
@@ -78,7 +82,7 @@ fn size_after(state: &rows::SetState, change: &SetChange) -> u64 {
     }
 }
 
-/// A denied stranger loses the conversation; a denied subscriber keeps it, he still receives (http-api 3.5).
+/// A denied stranger loses the conversation; who still receives, a subscriber or the visitor, keeps it (http-api 3.5).
 fn follow_deny(
     step: &mut Step<'_, '_>,
     channel: &ChannelKey,
@@ -86,12 +90,19 @@ fn follow_deny(
     delta: &Delta,
 ) -> Result<()> {
     let heads = Heads::read(step, channel)?;
-    let Some(left) = heads.left() else {
-        return Ok(());
-    };
-    for (uids, change) in [(&delta.added, left), (&delta.removed, heads.rejoined())] {
+    let reached = implicit_recipients(channel);
+    let parts = [
+        (&delta.added, heads.left()),
+        (&delta.removed, heads.rejoined()),
+    ];
+    for (uids, change) in parts {
+        let Some(change) = change else {
+            continue;
+        };
         for uid in uids {
-            if !row.contains(step.tx, channel, Set::Members, uid)? {
+            let receives =
+                reached.contains(uid) || row.contains(step.tx, channel, Set::Members, uid)?;
+            if !receives {
                 members::owe(step, channel, uid, change);
             }
         }

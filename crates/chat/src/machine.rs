@@ -5,7 +5,7 @@ use wk_proto::record::Body;
 use wk_proto::{Fence, Flags, LogIndex, MessageId, MessageSeq, Reason, Record, Term, WallMs};
 use wk_store::{Tx, View};
 
-use crate::command::{Append, Command, Effect, Outcome, Stamp};
+use crate::command::{Append, Command, Consumer, Effect, Outcome, Stamp};
 pub use crate::facts::{Facts, Needs};
 use crate::messages::{self, sent};
 use crate::permission::{self, Question, Ruling};
@@ -16,7 +16,7 @@ use crate::request::{
     UIDS_PER_WRITE_MAX, Write,
 };
 use crate::step::Step;
-use crate::{conversations, lists, members, outbox, users};
+use crate::{conversations, cursors, lists, members, outbox, users};
 
 /// The leader's side of a decision: time, ids and settings.
 #[derive(Debug)]
@@ -47,9 +47,12 @@ pub enum Verdict {
     Ask(Query),
 }
 
-/// The machine of one group. Holds only derived caches: two machines with the same store contents behave the same.
+/// The machine of one group. Holds only derived caches: two machines with the same store contents behave the same. A store that
+/// is replaced (a snapshot, a rebuilt replica) gets a new machine.
 #[derive(Debug, Default)]
-pub struct Machine {}
+pub struct Machine {
+    made: messages::Made,
+}
 
 impl Machine {
     /// What must be in memory to decide.
@@ -80,10 +83,20 @@ impl Machine {
     ) -> wk_store::Result<Outcome> {
         let mut step = Step::new(at, position, stamp.time, tx, out);
         let reply = match command {
-            Command::Append(append) => messages::append(&mut step, append)?,
+            Command::Append(append) => messages::append(&mut step, &mut self.made, append)?,
             Command::Write(write) => apply_write(&mut step, *write)?,
         };
         Ok(step.finish(reply))
+    }
+
+    /// Applies what a stamp carries besides the commands: consumers' positions. Once per entry, also if it has no command.
+    pub fn apply_stamp(stamp: &Stamp, tx: &mut Tx<'_>) -> wk_store::Result<()> {
+        cursors::advance(tx, &stamp.cursors)
+    }
+
+    /// Up to where a consumer of the message log is done; 0 = nothing yet (H13).
+    pub fn cursor(view: &View, consumer: Consumer) -> wk_store::Result<MessageId> {
+        cursors::read(view, consumer)
     }
 
     /// Outbox rows still owed, as `Effect::Outbox`, after `after`: what a new leader resumes with.

@@ -4,8 +4,9 @@ use wk_proto::{ChannelKey, ChannelType, MessageSeq, Reason, Uid};
 use wk_store::Result;
 
 use crate::command::Effect;
+use crate::messages::implicit_recipients;
 use crate::request::{ChannelFlags, Inbox, MembershipChange, Reply, SetChange};
-use crate::rows::{Channel, Info};
+use crate::rows::{Channel, Info, made_bit};
 use crate::sets::{self, Detail};
 use crate::step::Step;
 use crate::tables::Set;
@@ -25,14 +26,19 @@ pub(crate) fn set_channel(
     let created = row.info.as_ref().map_or(step.time.0, |i| i.created);
     row.info = Some(Info::new(flags, created, step.time.0));
     row.write(step.tx, channel);
-    // A user's own row: base is the uid. A pair id cannot be a uid, it contains '@'.
-    if channel.kind == ChannelType::PERSON && was.send_ban != flags.send_ban {
-        step.effect(Effect::SendBan {
-            uid: Uid::trusted(channel.base.as_str()),
-            on: flags.send_ban,
-        });
+    if let Some(uid) = owner(channel)
+        && was.send_ban != flags.send_ban
+    {
+        let on = flags.send_ban;
+        step.effect(Effect::SendBan { uid, on });
     }
     Ok(Reply::Done)
+}
+
+/// Whose own row this is: type 1 with a uid as base. A pair id is no uid, it contains '@'.
+pub(crate) fn owner(channel: &ChannelKey) -> Option<Uid> {
+    let base = channel.base.as_str();
+    (channel.kind == ChannelType::PERSON && !base.contains('@')).then(|| Uid::trusted(base))
 }
 
 /// `POST /channel/delete`: refuses sends from now on; everything stays readable.
@@ -62,6 +68,7 @@ pub(crate) fn change_members(
     if creates && row.info.is_none() {
         row.info = Some(Info::new(ChannelFlags::default(), step.time.0, step.time.0));
     }
+    forget_made(channel, &mut row, &delta.removed);
     row.write(step.tx, channel);
     if row.members.version != version {
         step.effect(Effect::MembersChanged(channel.clone()));
@@ -78,6 +85,18 @@ pub(crate) fn change_members(
         }
     }
     Ok(Reply::Done)
+}
+
+/// A removed subscriber may still be reached as a visitor: his next message makes his conversation anew.
+fn forget_made(channel: &ChannelKey, row: &mut Channel, removed: &[Uid]) {
+    if removed.is_empty() {
+        return;
+    }
+    for (number, uid) in implicit_recipients(channel).iter().enumerate() {
+        if removed.contains(uid) {
+            row.made &= !(made_bit(number, false) | made_bit(number, true));
+        }
+    }
 }
 
 /// Owes a row in slot(uid).
@@ -121,7 +140,7 @@ impl Heads {
         match self.kind {
             ChannelType::LIVE => None,
             ChannelType::TEMP => Some(MembershipChange::Command { read: self.command }),
-            ChannelType::DATA => Some(self.rejoined()),
+            ChannelType::DATA => self.rejoined(),
             _ => Some(MembershipChange::Join {
                 read: self.chat,
                 command_read: Some(self.command),
@@ -136,10 +155,11 @@ impl Heads {
     }
 
     /// The chat part alone, with nothing unread.
-    pub(crate) fn rejoined(&self) -> MembershipChange {
-        MembershipChange::Join {
+    pub(crate) fn rejoined(&self) -> Option<MembershipChange> {
+        let has_chat = self.kind != ChannelType::LIVE && self.kind != ChannelType::TEMP;
+        has_chat.then_some(MembershipChange::Join {
             read: self.chat,
             command_read: None,
-        }
+        })
     }
 }

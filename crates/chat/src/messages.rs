@@ -1,5 +1,7 @@
 //! Appending messages: idempotency (H33), and the conversation rows a first message makes (H6–H8).
 
+use std::collections::BTreeSet;
+
 use wk_proto::{ChannelKey, ChannelType, MessageSeq, Reason, Uid, channel::SYSTEM_UID};
 use wk_store::Result;
 
@@ -27,8 +29,28 @@ pub fn implicit_recipients(channel: &ChannelKey) -> Vec<Uid> {
     }
 }
 
+/// Person channels whose conversations are all made: their messages read no row (H7). Nothing unmakes them, so an entry holds for
+/// every later state of the group; a machine never outlives its store.
+#[derive(Debug, Default)]
+pub(crate) struct Made(BTreeSet<ChannelKey>);
+
+/// Channels in [`Made`]. At it, all are forgotten and read again: a row look-up each.
+const MADE_MAX: usize = 16_384;
+
+impl Made {
+    fn add(&mut self, channel: &ChannelKey) {
+        if channel.kind != ChannelType::PERSON {
+            return;
+        }
+        if self.0.len() >= MADE_MAX {
+            self.0.clear();
+        }
+        self.0.insert(channel.clone());
+    }
+}
+
 /// Appends a message, unless it is a copy of the newest with its key: then the first result again, and nothing happens.
-pub(crate) fn append(step: &mut Step<'_, '_>, append: Append) -> Result<Reply> {
+pub(crate) fn append(step: &mut Step<'_, '_>, made: &mut Made, append: Append) -> Result<Reply> {
     let Append {
         channel,
         record,
@@ -45,8 +67,8 @@ pub(crate) fn append(step: &mut Step<'_, '_>, append: Append) -> Result<Reply> {
         return Ok(sent(id, MessageSeq(0), Reason::SystemError));
     }
     let seq = step.tx.append(&channel, record.clone())?;
-    if conversation {
-        make_conversations(step, &channel, record.from_uid(), seq)?;
+    if conversation && !made.0.contains(&channel) {
+        make_conversations(step, made, &channel, record.from_uid(), seq)?;
     }
     step.effect(Effect::Appended {
         channel,
@@ -87,6 +109,7 @@ pub(crate) fn sent(id: wk_proto::MessageId, seq: MessageSeq, reason: Reason) -> 
 /// reads and writes no row at all (H39).
 fn make_conversations(
     step: &mut Step<'_, '_>,
+    made: &mut Made,
     channel: &ChannelKey,
     from: &str,
     seq: MessageSeq,
@@ -96,12 +119,13 @@ fn make_conversations(
     };
     let mut row = Channel::read(step.tx, channel)?;
     if row.made & all == all {
+        made.add(channel);
         return Ok(());
     }
     for (number, uid) in implicit_recipients(channel).iter().enumerate() {
-        let made = row.made & made_bit(number, channel.twin) != 0;
+        let has_one = row.made & made_bit(number, channel.twin) != 0;
         // The server itself reads no conversations; its row count would grow with every user.
-        if made || uid.as_str() == SYSTEM_UID {
+        if has_one || uid.as_str() == SYSTEM_UID {
             continue;
         }
         let read = if uid.as_str() == from {

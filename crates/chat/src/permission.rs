@@ -140,3 +140,6 @@ fn check_general(q: &Question<'_>) -> Ruling {
         Ruling::Pass
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,8 @@ use crate::{conversations, rows, sets, users};
 /// What may be read of one group.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Query {
-    /// Recipients of a channel: subscribers in key order after `after`, at most `limit`.
+    /// Subscribers of a channel, by (length, bytes), after `after`, at most `limit` and [`crate::PAGE_UIDS_MAX`]. Its recipients
+    /// are these and [`crate::implicit_recipients`].
     Members {
         /// Which.
         channel: ChannelKey,

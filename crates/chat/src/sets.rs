@@ -17,6 +17,9 @@ use crate::tables::{self, Set};
 /// Rows of abandoned generations removed by one write to the channel.
 const SWEEP_ROWS: usize = 1_000;
 
+/// Uids in one answer; a larger `limit` of a query is cut to it, and the answer says that more follow.
+pub const PAGE_UIDS_MAX: usize = 10_000;
+
 /// What became visible, or will with the switch.
 #[derive(Debug, Default)]
 pub(crate) struct Delta {
@@ -264,7 +267,7 @@ fn uid_of(key: &[u8], prefix: &[u8]) -> Result<Uid> {
         .ok_or_else(|| rows::corrupt(tables::SET_ENTRIES, "a key without a uid"))
 }
 
-/// A page of the visible set, and whether more follow.
+/// A page of the visible set, of at most [`PAGE_UIDS_MAX`], and whether more follow.
 pub(crate) fn page(
     rows: &impl Rows,
     channel: &ChannelKey,
@@ -272,6 +275,7 @@ pub(crate) fn page(
     after: Option<&Uid>,
     limit: usize,
 ) -> Result<(Vec<Uid>, bool)> {
+    let limit = limit.min(PAGE_UIDS_MAX);
     let generation = Channel::read(rows, channel)?.set(set).generation;
     let prefix = tables::generation(channel, set, generation);
     let after = after.map(|uid| tables::entry(channel, set, generation, uid));

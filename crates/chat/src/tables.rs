@@ -11,6 +11,7 @@
 //! | 7 | `OUTBOX` | log index, position | `wire::Inbox` | slot of the cause |
 //! | 8 | `SYSTEM_UIDS` | uid | empty | control group |
 //! | 9 | `USERS` | uid | `rows::User` | slot(uid) |
+//! | 10 | `CURSORS` | consumer | message id, 8 bytes big-endian | every slot |
 //!
 //! A text part is its length (u16, big-endian) and its bytes; numbers are big-endian; a type, flag or set is one byte. So no key
 //! is a prefix of another part's key, scans by leading parts are exact, and texts sort by (length, bytes). Replica and table are
@@ -30,6 +31,7 @@ pub(crate) const PAIRS: Table = Table(6);
 pub(crate) const OUTBOX: Table = Table(7);
 pub(crate) const SYSTEM_UIDS: Table = Table(8);
 pub(crate) const USERS: Table = Table(9);
+pub(crate) const CURSORS: Table = Table(10);
 
 /// The sets of uids a channel has. The number is part of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -16,16 +16,13 @@
 mod base;
 pub mod checkpoint;
 pub mod disk;
-<<<<<<< HEAD
+pub mod home;
 mod layer;
 mod layers;
 mod memtable;
 mod merge;
 mod messages;
 mod rows;
-=======
-pub mod home;
->>>>>>> wal
 pub mod slot;
 pub mod wal;
 

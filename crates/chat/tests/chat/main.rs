@@ -1,0 +1,14 @@
+//! The machine through its public interface, on a real store.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod conversations;
+mod epochs;
+mod lists;
+mod log;
+mod members;
+mod messages;
+mod queries;
+mod unread;
+mod users;
+mod world;
