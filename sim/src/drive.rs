@@ -62,6 +62,10 @@ impl World {
             if out.is_empty() && routed.is_empty() && !is_behind {
                 return self.after_turn(id);
             }
+            if is_behind {
+                let life = self.nodes[&id].life;
+                self.hand(id, life, Input::Tick);
+            }
             for output in out {
                 self.perform(id, output);
             }
@@ -471,21 +475,26 @@ impl World {
             Err(error) => {
                 up.checkpoint = Some(parts);
                 up.checkpoint_failures += 1;
-                let again = self.nodes[&id].may_fail()
-                    && !self.nodes[&id].disk.is_off()
-                    && self.checkpoint_failures(id) < CHECKPOINT_FAILURES_MAX;
-                if !again {
-                    return self.disk_failed(id, &error);
-                }
-                self.note(format_args!("{id} checkpoint failed: {error}"));
-                self.after_us(200_000, Event::Checkpoint(id, life));
+                let failures = up.checkpoint_failures;
+                self.checkpoint_failed(id, failures, &error);
             }
         }
     }
 
-    fn checkpoint_failures(&self, id: NodeId) -> u32 {
-        let up = self.nodes[&id].up.as_ref();
-        up.map_or(0, |up| up.checkpoint_failures)
+    /// A full disk is waited for; after anything else, the store says no until a new process opens it.
+    fn checkpoint_failed(&mut self, id: NodeId, failures: u32, error: &wk_store::Error) {
+        let node = &self.nodes[&id];
+        let life = node.life;
+        let injected = node.may_fail() || failures > 1;
+        if node.disk.is_off() || node.damaged || !injected {
+            return self.disk_failed(id, error);
+        }
+        self.note(format_args!("{id} checkpoint failed: {error}"));
+        if failures < CHECKPOINT_FAILURES_MAX {
+            self.after_us(200_000, Event::Checkpoint(id, life));
+        } else {
+            self.kill(id);
+        }
     }
 
     /// What a node does when nothing else is to be done: merges message files, prepares the log.

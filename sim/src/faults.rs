@@ -71,7 +71,7 @@ impl World {
     }
 
     /// The process is gone; what it wrote is still in the page cache.
-    fn kill(&mut self, id: NodeId) {
+    pub(crate) fn kill(&mut self, id: NodeId) {
         self.note(format_args!("{id} killed"));
         let node = self.node(id);
         node.kill();

@@ -157,17 +157,14 @@ impl Oracle {
             message.channel,
             message.floor
         );
-        let (channel, from, payload) = (
-            message.channel.clone(),
-            message.from,
-            message.payload.clone(),
-        );
+        let (channel, payload) = (message.channel.clone(), message.payload.clone());
         self.may_send(at, true)?;
         self.learn(&channel, place.1, place.0, &payload)?;
-        if channel.kind == ChannelType::PERSON && !channel.twin && took_ms < OUTBOX_WAIT_MS {
+        // Only the first message of a pair waits for its rows; behind one that stopped waiting, later acks promise nothing.
+        let is_first = channel.kind == ChannelType::PERSON && !channel.twin && place.1 == 1;
+        if is_first && took_ms < OUTBOX_WAIT_MS {
             self.show_pair(&channel);
         }
-        let _ = from;
         Ok(())
     }
 
