@@ -198,11 +198,20 @@ impl Member {
                 )));
             }
             MessageType::MsgHeartbeat => m.term > 0,
-            MessageType::MsgAppendResponse => m.index <= last && m.reject_hint <= last,
+            MessageType::MsgAppendResponse => {
+                m.index <= last && m.reject_hint <= last && !self.is_stale_rejection(m)
+            }
             // A candidate's own vote must be durable before it counts others: raft relies on it.
             MessageType::MsgRequestVoteResponse => self.writes.is_empty(),
             _ => m.term > 0,
         })
+    }
+
+    /// A follower refuses an append it has long accepted: overtaken on its way. Raft would go back before what it knows to match,
+    /// to entries that may be gone from memory, and never come forward again.
+    fn is_stale_rejection(&self, m: &Message) -> bool {
+        let progress = self.raft.raft.prs().get(m.from);
+        m.reject && progress.is_some_and(|p| m.index <= p.matched)
     }
 
     /// One raft tick.
