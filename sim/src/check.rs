@@ -103,7 +103,7 @@ impl World {
             client.add(Work::History(channel), now, oracle);
         }
         client.add(Work::Conversations, now, oracle);
-        let send = client.compose(channel, oracle);
+        let send = client.compose(now, channel, oracle);
         client.add(send.clone(), now, oracle);
         match send {
             Work::Send(at) => Some(at),

@@ -169,7 +169,7 @@ impl Client {
         oracle: &mut Oracle,
     ) -> Vec<Attempt> {
         if new && self.ops.len() < self.window {
-            let work = self.choose(clients, dice, oracle);
+            let work = self.choose(now, clients, dice, oracle);
             self.add(work, now, oracle);
         }
         let due: Vec<u64> = self
@@ -200,22 +200,33 @@ impl Client {
     }
 
     /// A message to somewhere.
-    pub(crate) fn compose(&mut self, channel: ChannelKey, oracle: &mut Oracle) -> Work {
+    pub(crate) fn compose(
+        &mut self,
+        now: Mono,
+        channel: ChannelKey,
+        oracle: &mut Oracle,
+    ) -> Work {
         let number = match self.numbers {
             Numbers::Unique => format!("{}-{}", self.number, oracle.messages.len()),
             Numbers::Constant => "always".to_owned(),
             Numbers::None => String::new(),
         };
-        let at = oracle.compose(channel, self.number, number);
+        let at = oracle.compose(now, channel, self.number, number);
         self.last_message = Some(at);
         Work::Send(at)
     }
 
-    fn choose(&mut self, clients: usize, dice: &mut Dice, oracle: &mut Oracle) -> Work {
+    fn choose(
+        &mut self,
+        now: Mono,
+        clients: usize,
+        dice: &mut Dice,
+        oracle: &mut Oracle,
+    ) -> Work {
         match dice.below(100) {
             0..60 => {
                 let channel = channel(self.number, clients, dice);
-                self.compose(channel, oracle)
+                self.compose(now, channel, oracle)
             }
             60..66 => self.repeat(oracle),
             66..78 => match known_channel(dice, oracle) {
@@ -307,7 +318,6 @@ impl Client {
         if !op.sent {
             return Ok(());
         }
-        let took_ms = ms_between(op.begun, now);
         let reply = match ending {
             Ending::Result(Ok(reply)) => Some(reply),
             Ending::Result(Err(error)) => {
@@ -331,7 +341,7 @@ impl Client {
             return Ok(());
         };
         match reply {
-            Some(reply) => answered(self.number, &op, reply, took_ms, oracle),
+            Some(reply) => answered(self.number, &op, reply, now, oracle),
             None => Ok(()),
         }
     }
@@ -356,9 +366,16 @@ impl Client {
     }
 }
 
-fn answered(client: usize, op: &Op, reply: Reply, took_ms: u64, oracle: &mut Oracle) -> Checked {
+fn answered(
+    client: usize,
+    op: &Op,
+    reply: Reply,
+    now: Mono,
+    oracle: &mut Oracle,
+) -> Checked {
+    let took_ms = ms_between(op.begun, now);
     match (&op.work, reply) {
-        (Work::Send(at), Reply::Sent(result)) => oracle.sent(*at, result, took_ms),
+        (Work::Send(at), Reply::Sent(result)) => oracle.sent(*at, result, now),
         (Work::Member { channel, user, add }, Reply::Done) => {
             oracle.member_done(channel, *user, *add, took_ms);
             Ok(())

@@ -32,6 +32,7 @@ pub(crate) struct Message {
     pub(crate) number: String,
     /// Names the message: no two have the same.
     pub(crate) payload: String,
+    begun: Mono,
     /// Highest seq anybody knew of in the channel when it was first sent.
     floor: u64,
     /// The sender's membership then.
@@ -101,7 +102,13 @@ pub(crate) fn uid(client: usize) -> Uid {
 
 impl Oracle {
     /// A new message.
-    pub(crate) fn compose(&mut self, channel: ChannelKey, from: usize, number: String) -> usize {
+    pub(crate) fn compose(
+        &mut self,
+        now: Mono,
+        channel: ChannelKey,
+        from: usize,
+        number: String,
+    ) -> usize {
         let at = self.messages.len();
         let payload = format!("message {at} of u{from}");
         self.by_payload.insert(payload.clone(), at);
@@ -112,6 +119,7 @@ impl Oracle {
             from,
             number,
             payload,
+            begun: now,
             floor,
             member,
             acked: None,
@@ -133,7 +141,7 @@ impl Oracle {
     }
 
     /// I-1 … I-4 at the moment of an answer.
-    pub(crate) fn sent(&mut self, at: usize, result: SendResult, took_ms: u64) -> Checked {
+    pub(crate) fn sent(&mut self, at: usize, result: SendResult, now: Mono) -> Checked {
         if result.reason != Reason::Success {
             return self.refused(at, result.reason);
         }
@@ -162,7 +170,7 @@ impl Oracle {
         self.learn(&channel, place.1, place.0, &payload)?;
         // Only the first message of a pair waits for its rows; behind one that stopped waiting, later acks promise nothing.
         let is_first = channel.kind == ChannelType::PERSON && !channel.twin && place.1 == 1;
-        if is_first && took_ms < OUTBOX_WAIT_MS {
+        if is_first && ms_between(self.messages[at].begun, now) < OUTBOX_WAIT_MS {
             self.show_pair(&channel);
         }
         Ok(())
