@@ -35,14 +35,31 @@ impl Secrets {
         let path = dir.join(FILE);
         match std::fs::read(&path) {
             Ok(bytes) => {
-                let secrets = serde_json::from_slice(&bytes)
-                    .with_context(|| format!("{} is damaged; restore it, or remove it to make new secrets", path.display()))?;
-                Ok(Loaded { secrets, path, fresh: false })
+                let secrets = serde_json::from_slice(&bytes).with_context(|| {
+                    format!(
+                        "{} is damaged; restore it, or remove it to make new secrets",
+                        path.display()
+                    )
+                })?;
+                Ok(Loaded {
+                    secrets,
+                    path,
+                    fresh: false,
+                })
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                let secrets = Self { manager_password: random_text(24), api_token: random_text(32) };
-                secrets.write(&path).with_context(|| format!("cannot write {}", path.display()))?;
-                Ok(Loaded { secrets, path, fresh: true })
+                let secrets = Self {
+                    manager_password: random_text(24),
+                    api_token: random_text(32),
+                };
+                secrets
+                    .write(&path)
+                    .with_context(|| format!("cannot write {}", path.display()))?;
+                Ok(Loaded {
+                    secrets,
+                    path,
+                    fresh: true,
+                })
             }
             Err(e) => Err(e).with_context(|| format!("cannot read {}", path.display())),
         }
@@ -50,7 +67,12 @@ impl Secrets {
 
     fn write(&self, path: &Path) -> anyhow::Result<()> {
         let temporary = path.with_extension("tmp");
-        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
         file.write_all(&serde_json::to_vec_pretty(self)?)?;
         file.sync_all()?;
         std::fs::rename(&temporary, path)?;
@@ -66,7 +88,9 @@ fn random_text(len: usize) -> String {
     const ALPHABET: &[u8] = b"23456789abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ";
     use rand::Rng as _;
     let mut rng = rand::rng();
-    (0..len).map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())])).collect()
+    (0..len)
+        .map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())]))
+        .collect()
 }
 
 #[cfg(test)]
@@ -79,7 +103,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = Secrets::load_or_create(dir.path()).unwrap();
         assert!(first.fresh);
-        assert_eq!(std::fs::metadata(&first.path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&first.path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         let second = Secrets::load_or_create(dir.path()).unwrap();
         assert!(!second.fresh);
         assert_eq!(second.secrets.api_token, first.secrets.api_token);
@@ -90,6 +117,11 @@ mod tests {
     fn a_damaged_file_is_not_replaced() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(FILE), "{").unwrap();
-        assert!(Secrets::load_or_create(dir.path()).unwrap_err().to_string().contains("damaged"));
+        assert!(
+            Secrets::load_or_create(dir.path())
+                .unwrap_err()
+                .to_string()
+                .contains("damaged")
+        );
     }
 }

@@ -85,9 +85,13 @@ fn check_channel(q: &Question<'_>) -> Option<Reason> {
     }
 }
 
-/// Rows 1–15 of messaging 3.3.
+/// Rows 1–15 of messaging 3.3, and before them: visitors' sessions stay in their channels (N2).
 fn check_sender(q: &Question<'_>) -> Ruling {
     use ChannelType as T;
+    let service = matches!(q.channel.kind, T::VISITORS | T::CUSTOMER_SERVICE);
+    if !service && q.origin != Origin::Server && q.policy.is_visitor(q.from) {
+        return Ruling::Refuse(Reason::NotAllowSend);
+    }
     let passes = match q.channel.kind {
         T::INFO | T::CUSTOMER_SERVICE => true,
         T::AGENT => q.channel.peer_of(q.from).is_some(),

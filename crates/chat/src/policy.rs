@@ -41,6 +41,14 @@ impl Policy {
         }
     }
 
+    /// Whether `uid` is a visitor's: he needs no token, and may only send to visitors and customer-service channels (N2).
+    pub fn is_visitor(&self, uid: &Uid) -> bool {
+        // An empty suffix would make everybody a visitor.
+        self.visitor_suffix
+            .as_deref()
+            .is_some_and(|suffix| !suffix.is_empty() && uid.as_str().ends_with(suffix))
+    }
+
     /// Whether `uid` is a system account.
     pub fn is_system(&self, uid: &Uid) -> bool {
         uid.as_str() == wk_proto::channel::SYSTEM_UID || self.system_uids.contains(uid)

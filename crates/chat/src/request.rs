@@ -396,6 +396,18 @@ pub enum Reply {
     Answer(Box<Answer>),
 }
 
+impl Reply {
+    /// For a peer link.
+    pub fn encode(&self) -> Bytes {
+        wire::encode_reply(self)
+    }
+
+    /// Inverse of [`Self::encode`]; records are slices of `data`.
+    pub fn decode(data: Bytes) -> Result<Self, DecodeError> {
+        wire::decode_reply(data)
+    }
+}
+
 /// Why a call has no reply. A refusal is a [`Reply`], not an error (D7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
@@ -431,16 +443,4 @@ pub enum Why {
     /// The peer's link broke.
     #[error("the link to the node broke")]
     Link,
-}
-
-impl Reply {
-    /// For a peer link.
-    pub fn encode(&self) -> Bytes {
-        wire::encode_reply(self)
-    }
-
-    /// Inverse of [`Self::encode`]; records are slices of `data`.
-    pub fn decode(data: Bytes) -> Result<Self, DecodeError> {
-        wire::decode_reply(data)
-    }
 }

@@ -279,16 +279,11 @@ pub(crate) fn page(
     let generation = Channel::read(rows, channel)?.set(set).generation;
     let prefix = tables::generation(channel, set, generation);
     let after = after.map(|uid| tables::entry(channel, set, generation, uid));
-    let mut uids = Vec::new();
-    let mut more = false;
-    rows::each_row(rows, tables::SET_ENTRIES, &prefix, after, |key, _| {
-        more = uids.len() == limit;
-        if !more {
-            uids.push(uid_of(&key, &prefix)?);
-        }
-        Ok(!more)
-    })?;
-    Ok((uids, more))
+    let found = rows.rows(tables::SET_ENTRIES, &prefix, after.as_deref(), limit + 1)?;
+    let more = found.len() > limit;
+    let page = found.iter().take(limit);
+    let uids: Result<_> = page.map(|(key, _)| uid_of(key, &prefix)).collect();
+    Ok((uids?, more))
 }
 
 /// Removes some rows of the channel's abandoned generations.

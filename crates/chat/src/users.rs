@@ -71,7 +71,7 @@ fn authenticate(
     {
         return same_secret(&request.token, expected).then_some(DeviceLevel::Slave);
     }
-    if !policy.token_auth || is_visitor(policy, &request.uid) {
+    if !policy.token_auth || policy.is_visitor(&request.uid) {
         return Some(DeviceLevel::Slave);
     }
     let device = facts.device.as_ref()?;
@@ -80,14 +80,6 @@ fn authenticate(
     } else {
         DeviceLevel::Slave
     })
-}
-
-fn is_visitor(policy: &Policy, uid: &Uid) -> bool {
-    // An empty suffix would make everybody a visitor.
-    policy
-        .visitor_suffix
-        .as_deref()
-        .is_some_and(|suffix| !suffix.is_empty() && uid.as_str().ends_with(suffix))
 }
 
 /// Equal and not empty, in a time that depends on the lengths alone.

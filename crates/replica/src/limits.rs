@@ -60,6 +60,9 @@ pub const SHARD_DIRTY_ROWS_MAX: usize = 400_000;
 /// Bytes of a group's log in the WAL that wait for a slow follower (H43). Beyond it the WAL is released to the checkpoint.
 pub const LOG_BUDGET_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
+/// How long a piece of the log may take to come from the WAL, in ms; then it is asked for again.
+pub const FETCH_WAIT_MS: u64 = 5_000;
+
 /// Rounds of leadership proof of a group in flight; reads beyond them join the next round (H35).
 pub const READ_ROUNDS_MAX: usize = 4;
 

@@ -40,9 +40,14 @@ impl Reads {
         self.waiting.len() + self.rounds.iter().map(|r| r.reads.len()).sum::<usize>()
     }
 
+    /// Whether [`Self::begin`] would begin a round.
+    pub(crate) fn can_begin(&self) -> bool {
+        !self.waiting.is_empty() && self.rounds.len() < READ_ROUNDS_MAX
+    }
+
     /// Begins a round for what is waiting; its number is the context to prove. `None`: nothing waits, or too many rounds run.
     pub(crate) fn begin(&mut self) -> Option<u64> {
-        if self.waiting.is_empty() || self.rounds.len() >= READ_ROUNDS_MAX {
+        if !self.can_begin() {
             return None;
         }
         self.next += 1;

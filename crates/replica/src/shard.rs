@@ -103,6 +103,8 @@ pub enum Input {
     Durable(WalMark),
     /// The answer to [`Output::Ask`]; `None`: it could not be had.
     Asked(Ticket, Option<Answer>),
+    /// The answer to [`Output::ReadLog`], from its first index on without a gap, as much of it as fits; empty: it cannot be had.
+    Log(ReplicaId, Vec<(LogIndex, Term, u8, Bytes)>),
     /// A checkpoint begins: freeze what is dirty.
     Freeze,
     /// The frozen parts are on disk.
@@ -137,6 +139,17 @@ pub enum Output {
     Outbox(GroupId, OutboxKey, Inbox),
     /// Answer to `Freeze`: what to checkpoint (may be empty).
     Frozen(Vec<Frozen>),
+    /// A follower is behind what memory holds: read `first..=last` from the WAL ([`wk_store::Wal::read`]), report [`Input::Log`].
+    ReadLog {
+        /// Whose log.
+        replica: ReplicaId,
+        /// First index wanted.
+        first: LogIndex,
+        /// Last index wanted.
+        last: LogIndex,
+        /// Most bytes, but one entry at least.
+        bytes: usize,
+    },
     /// The WAL may forget entries of the replica up to here.
     Release(ReplicaId, LogIndex, Term),
     /// This replica's view of who leads the group.
@@ -273,9 +286,11 @@ impl Shard {
             }
             Input::Policy(policy) => self.policy = policy,
             Input::Drain => self.is_draining = true,
-            Input::Asked(..) | Input::Freeze | Input::Flushed(_) | Input::OutboxResult(..) => {
-                self.others.push(input);
-            }
+            Input::Asked(..)
+            | Input::Log(..)
+            | Input::Freeze
+            | Input::Flushed(_)
+            | Input::OutboxResult(..) => self.others.push(input),
         }
     }
 
@@ -408,6 +423,7 @@ impl Shard {
                     });
                     self.dirty.insert(group);
                 }
+                Input::Log(replica, entries) => self.take_log(replica, entries, turn),
                 Input::Freeze => self.freeze(turn),
                 Input::Flushed(done) => self.flushed(&done, turn),
                 Input::Tick
@@ -432,23 +448,39 @@ impl Shard {
         self.dirty.insert(group);
     }
 
+    fn take_log(
+        &mut self,
+        replica: ReplicaId,
+        entries: Vec<(LogIndex, Term, u8, Bytes)>,
+        turn: &mut Turn<'_>,
+    ) {
+        let Some(group) = self.members().find(|m| m.id == replica).map(|m| m.group) else {
+            return;
+        };
+        self.guard(group, turn, |member, _| {
+            member.fetched(entries);
+            Ok(())
+        });
+        self.dirty.insert(group);
+    }
+
     fn freeze(&mut self, turn: &mut Turn<'_>) {
         let mut parts = Vec::new();
-        self.for_each(turn, |member, _| {
+        self.for_each(turn, |member, turn| {
             parts.extend(member.freeze());
+            // Also of groups that rest: a follower may have caught up since.
+            release(member, turn);
             Ok(false)
         });
         turn.outputs.push(Output::Frozen(parts));
     }
 
     fn flushed(&mut self, done: &Checkpointed, turn: &mut Turn<'_>) {
-        let replicas: BTreeSet<ReplicaId> =
-            done.flushed.iter().map(|(replica, _)| *replica).collect();
+        let replicas: BTreeSet<ReplicaId> = done.flushed.iter().map(|(r, _)| *r).collect();
         self.for_each(turn, |member, turn| {
-            if replicas.contains(&member.id)
-                && let Some((index, term)) = member.flushed(done)
-            {
-                turn.outputs.push(Output::Release(member.id, index, term));
+            if replicas.contains(&member.id) {
+                member.flushed(done);
+                release(member, turn);
             }
             Ok(false)
         });
@@ -549,6 +581,12 @@ fn last_id_of(entry: Bytes) -> Option<MessageId> {
         Command::Write(_) => None,
     });
     ids.last()
+}
+
+fn release(member: &mut Member, turn: &mut Turn<'_>) {
+    if let Some((index, term)) = member.release_log() {
+        turn.outputs.push(Output::Release(member.id, index, term));
+    }
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {

@@ -307,3 +307,45 @@ fn followers_hear_of_a_leader_once_a_term() {
         .count();
     assert!(told <= 12, "{told} reports without any change");
 }
+
+#[test]
+fn a_follower_far_behind_is_served_from_the_wal() {
+    let mut world = World::new(Plan::new(3, 1, 14));
+    let leader = world.elect();
+    let slow = world.others(leader)[0];
+    world.crash(slow);
+    let mut request = harness::work::send(&info("news"), "ann", "");
+    request.payload = vec![0; 600 * 1024].into();
+    for n in 0..30 {
+        request.client_msg_no = n.to_string().into();
+        let ticket = world.call(leader, wk_chat::Request::Send(request.clone().into()));
+        accepted(&world.result(ticket).unwrap());
+    }
+    world.checkpoint(leader);
+    world.run(10);
+    world.start(slow);
+    world.run(5_000);
+    let read = world
+        .trace
+        .iter()
+        .any(|t| matches!(t, Trace::ReadLog(_, n) if *n > 0));
+    assert!(read, "18 MiB are more than stay in memory");
+    let slot = harness::slots(&world.plan).next().unwrap();
+    let head = world
+        .shard(slow)
+        .view(slot)
+        .unwrap()
+        .head(&info("news"))
+        .unwrap();
+    assert_eq!(head.unwrap().seq, MessageSeq(30));
+    world.checkpoint(leader);
+    world.run(10);
+    let kept = world.nodes[&leader]
+        .wal
+        .recovered(harness::replica_id(slot, leader));
+    assert!(
+        kept.entries.len() <= 2,
+        "nobody needs them any more: {}",
+        kept.entries.len()
+    );
+}

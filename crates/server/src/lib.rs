@@ -8,6 +8,25 @@
 //!
 //! [`Node`] is the handle everything above (HTTP API, CLI, tests) uses.
 
+mod checkpoint_thread;
+mod clock;
+mod counters;
+mod delivery;
+mod gate;
+mod gateway;
+mod hub;
+mod inbox;
+mod limits;
 pub mod node;
+mod parts;
+mod presence;
+mod read_pool;
+mod route;
+mod rules;
+mod running;
+mod shard_thread;
+mod start;
+mod timers;
+mod wal_thread;
 
 pub use node::{ConnectionInfo, Counters, ListenConfig, Node, NodeConfig, Readiness, StartError};

@@ -3,11 +3,17 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use wk_chat::request::CallError;
 use wk_chat::{Policy, Reply, Request};
 use wk_cluster::Entry;
 use wk_proto::{ConnId, NodeId, Uid, WallMs};
+
+use crate::hub::Conn;
+use crate::parts::Parts;
+use crate::running::Running;
+use crate::start::start;
 
 /// Where clients connect. `None` = off. Port 0 picks a free one.
 #[derive(Clone, Debug)]
@@ -83,12 +89,15 @@ pub struct Counters {
     pub out_bytes: u64,
     /// Sockets closed because their client did not read.
     pub slow_clients: u64,
+    /// Messages that were stored and not pushed, because delivery was overloaded or recipients could not be read.
+    pub undelivered: u64,
     /// WAL fsyncs.
     pub fsyncs: u64,
     /// Longest shard turn so far, µs, and the 99.9th percentile.
     pub shard_turn_us_max: u64,
     pub shard_turn_us_p999: u64,
-    /// Metadata rows written by appending messages, per message (must stay 0).
+    /// Metadata rows that became dirty in turns that appended messages, per message: near 0 unless the messages were the first of
+    /// their pairs (H39).
     pub kv_rows_per_message: f64,
 }
 
@@ -116,58 +125,178 @@ pub struct ConnectionInfo {
 }
 
 /// A running node. Cheap to clone; the node stops with [`Node::stop`], not with the last clone.
-#[derive(Clone, Debug)]
-pub struct Node {}
+#[derive(Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    parts: Arc<Parts>,
+    listening: ListenConfig,
+    /// Taken by the first `stop`; held by it, so that others wait for it.
+    running: tokio::sync::Mutex<Option<Running>>,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node")
+            .field("id", &self.id())
+            .field("listening", &self.inner.listening)
+            .finish_non_exhaustive()
+    }
+}
 
 impl Node {
     /// Opens the data directory, recovers, starts threads and listeners. Returns as soon as listeners accept; [`Self::readiness`] tells
     /// when requests are served (milliseconds later on one node). Must be called inside a tokio runtime.
     pub async fn start(config: NodeConfig) -> Result<Self, StartError> {
-        let _ = config;
-        todo!()
+        let (parts, running, listening) = start(config).await?;
+        let inner = Inner {
+            parts,
+            listening,
+            running: tokio::sync::Mutex::new(Some(running)),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
+
     /// One request to its group, wherever it is led; waits at most 5 s (parked while there is no leader, H30). Not ordered with others.
     /// Sends must carry a `client_msg_no`: they may be retried.
     pub async fn call(&self, request: Request) -> Result<Reply, CallError> {
-        let _ = request;
-        todo!()
+        self.parts().route.call(request).await
     }
+
     /// Live sessions of a user, cluster-wide.
     pub fn sessions(&self, uid: &Uid) -> Vec<Entry> {
-        let _ = uid;
-        todo!()
+        self.parts().presence.directory().sessions(uid).to_vec()
     }
+
     /// Kicks (`notice` = DISCONNECT 12 text, delay 2 s) or removes (`None`, at once) one connection of this node, if it is `uid`'s.
     pub fn close(&self, uid: &Uid, conn: ConnId, notice: Option<&'static str>) {
-        let _ = (uid, conn, notice);
-        todo!()
+        self.parts().presence.kick_one(uid, conn, notice);
     }
-    /// This node's sockets.
+
+    /// This node's sockets, by id.
     pub fn connections(&self) -> Vec<ConnectionInfo> {
-        todo!()
+        let mut all: Vec<_> = self.parts().hub.all().iter().map(|c| describe(c)).collect();
+        all.sort_by_key(|info| info.id);
+        all
     }
+
     /// Totals.
     pub fn counters(&self) -> Counters {
-        todo!()
+        let parts = self.parts();
+        let totals = &parts.totals;
+        Counters {
+            connections: parts.hub.len() as u64,
+            in_msgs: totals.in_msgs.get(),
+            out_msgs: totals.out_msgs.get(),
+            in_bytes: totals.in_bytes.get(),
+            out_bytes: totals.out_bytes.get(),
+            slow_clients: totals.slow_clients.get(),
+            undelivered: totals.undelivered.get(),
+            fsyncs: totals.fsyncs.get(),
+            shard_turn_us_max: totals.turns.max_us(),
+            shard_turn_us_p999: totals.turns.quantile_us(999),
+            kv_rows_per_message: totals.rows_per_message(),
+        }
     }
+
     /// See [`Readiness`].
     pub fn readiness(&self) -> Readiness {
-        todo!()
+        let parts = self.parts();
+        let groups_led = parts.statuses.iter().map(|s| s.led.load(Relaxed)).sum();
+        let groups = usize::from(parts.config.policy.slot_count) + 1;
+        let mut waiting_for = Vec::new();
+        if groups_led < groups {
+            waiting_for.push(format!("leaders of {} groups", groups - groups_led));
+        }
+        if !parts.rules.is_complete() {
+            waiting_for.push("the list of system accounts".to_owned());
+        }
+        if let Some(cause) = parts.gate.cause() {
+            waiting_for.push(format!("a restart: {cause}"));
+        }
+        if parts.gate.is_disk_low() {
+            waiting_for.push("free disk space".to_owned());
+        }
+        for status in &parts.statuses {
+            for (group, cause) in status.faults.lock().iter() {
+                waiting_for.push(format!("repair of {group:?}: {cause}"));
+            }
+        }
+        Readiness {
+            ready: waiting_for.is_empty(),
+            groups_led,
+            groups,
+            waiting_for,
+        }
     }
+
+    /// Waits until the node cannot go on (its disk failed, a thread died) and says why. Nothing is served any more then; the process
+    /// should end.
+    pub async fn failed(&self) -> String {
+        self.parts().gate.failed().await
+    }
+
     /// Current rules.
     pub fn policy(&self) -> Arc<Policy> {
-        todo!()
+        self.parts().rules.get()
     }
+
     /// This node's number.
     pub fn id(&self) -> NodeId {
-        todo!()
+        self.parts().config.node
     }
+
     /// Bound client addresses (real ports).
     pub fn listening(&self) -> ListenConfig {
-        todo!()
+        self.inner.listening.clone()
     }
+
     /// Stops accepting, answers what was accepted, closes sessions silently, checkpoints, returns within 5 s.
     pub async fn stop(&self) {
-        todo!()
+        let mut running = self.inner.running.lock().await;
+        if let Some(running) = running.take() {
+            running.stop().await;
+        }
+    }
+
+    fn parts(&self) -> &Parts {
+        &self.inner.parts
+    }
+}
+
+fn describe(conn: &Conn) -> ConnectionInfo {
+    let stats = &conn.stats;
+    let (uid, device_flag, device_id, master, version) = conn.with_info(|info| match info {
+        Some(info) => (
+            Some(info.uid.clone()),
+            info.device_flag,
+            info.device_id.clone(),
+            info.master,
+            info.version,
+        ),
+        None => (None, 0, "".into(), false, 0),
+    });
+    ConnectionInfo {
+        id: conn.id,
+        uid,
+        peer: conn.peer(),
+        connected: conn.connected,
+        last_activity: WallMs(stats.last_activity_ms.load(Relaxed)),
+        device_flag,
+        device_id,
+        master,
+        version,
+        in_msgs: stats.in_msgs.load(Relaxed),
+        out_msgs: stats.out_msgs.load(Relaxed),
+        in_msg_bytes: stats.in_msg_bytes.load(Relaxed),
+        out_msg_bytes: stats.out_msg_bytes.load(Relaxed),
+        in_packets: stats.in_packets.load(Relaxed),
+        out_packets: stats.out_packets.load(Relaxed),
+        in_packet_bytes: stats.in_packet_bytes.load(Relaxed),
+        out_packet_bytes: stats.out_packet_bytes.load(Relaxed),
     }
 }

@@ -79,7 +79,10 @@ fn report(name: &str, appends: Duration, mut took: Vec<Duration>, entries: u64) 
 }
 
 fn main() {
-    // Cargo passes `--bench`; a directory is the first argument that is not an option.
+    // `cargo bench` passes `--bench`; `cargo test --all-targets` runs this too and does not.
+    if !std::env::args().any(|arg| arg == "--bench") {
+        return;
+    }
     let given = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
     let parent = given.map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target")),

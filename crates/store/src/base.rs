@@ -1,6 +1,7 @@
 //! What the last commit put on disk, pinned: rows at that commit and the message files it lists.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use wk_proto::{MessageId, ReplicaId};
@@ -56,8 +57,8 @@ impl Base {
         let listed = rows.replicas()?;
         let mut files = Files::new();
         for file in listed.iter().flat_map(|row| &row.files) {
-            if !files.contains_key(&file.id) {
-                files.insert(file.id, Arc::new(MessageFile::open(disk, file.id)?));
+            if let Entry::Vacant(unopened) = files.entry(file.id) {
+                unopened.insert(Arc::new(MessageFile::open(disk, file.id)?));
             }
         }
         let replicas = listed.into_iter().map(|row| {

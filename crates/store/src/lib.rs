@@ -12,6 +12,9 @@
 //! * [`home`]: the data directory: lock, identity, format versions;
 //! * [`slot`]: one replica's state: [`SlotStore`], its [`Tx`] and its [`View`];
 //! * [`checkpoint`]: [`Store`], the node's files and rows, and how they advance.
+//!
+//! Behind these: `memtable` (what is not on disk yet), `messages` (message files), `rows` (redb), `base` (what the last commit put
+//! on disk, pinned), `layers` (a picture across all of them), `merge` (fewer, larger message files).
 
 mod base;
 pub mod checkpoint;

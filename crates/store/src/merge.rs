@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use wk_proto::ChannelKey;
 
 use crate::base::{Base, ReplicaBase};
@@ -70,7 +71,9 @@ pub(crate) fn write(
         for cursor in &mut cursors {
             if cursor.key.as_ref() == Some(&key) {
                 let copy = |seq, record| writer.add(&key, seq, &record);
-                cursor.section.for_each(cursor.channel, copy)?;
+                cursor
+                    .section
+                    .for_each(cursor.channel, &mut cursor.block, copy)?;
                 cursor.advance()?;
             }
         }
@@ -83,6 +86,7 @@ struct Cursor<'s> {
     section: &'s SectionLayer,
     channel: usize,
     key: Option<ChannelKey>,
+    block: Option<(usize, Bytes)>,
 }
 
 impl<'s> Cursor<'s> {
@@ -92,6 +96,7 @@ impl<'s> Cursor<'s> {
             section,
             channel: 0,
             key,
+            block: None,
         })
     }
 

@@ -187,8 +187,15 @@ pub(crate) struct Snapshot {
     _db: Arc<Rows>,
 }
 
-fn rows_error(e: impl std::fmt::Display) -> Error {
-    Error::Rows(e.to_string())
+/// Keeps what the system said: the caller tells a full disk from a broken one.
+fn rows_error(e: impl Into<redb::Error>) -> Error {
+    match e.into() {
+        redb::Error::Io(source) => Error::Io {
+            what: format!("use {FILE}"),
+            source,
+        },
+        other => Error::Rows(other.to_string()),
+    }
 }
 
 impl Rows {

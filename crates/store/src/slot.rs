@@ -198,7 +198,8 @@ impl Tx<'_> {
     }
 
     /// Appends one message; returns its seq (head + 1). The id must be larger than [`Self::last_message_id`]: else
-    /// [`Error::Invalid`], and nothing happened.
+    /// [`Error::Invalid`], and nothing happened. The time must not be below an earlier message's (D17): [`Self::duplicate`]
+    /// relies on it.
     pub fn append(&mut self, channel: &ChannelKey, record: Record) -> Result<MessageSeq> {
         let id = record.message_id();
         if id <= self.last_id {

@@ -132,6 +132,8 @@ pub struct Wal {
     records: u32,
     /// Everything before it is synced.
     durable: Position,
+    /// The end after [`Self::prepare`] wrote that all before was synced.
+    confirmed: Position,
     /// First epoch needed, as of the last release; and as said by the last frame written.
     oldest: u32,
     oldest_written: u32,
@@ -175,6 +177,7 @@ impl Wal {
         let recovery = recover::recover(disk, options)?;
         let mut wal = Self {
             durable: recovery.segments.end(),
+            confirmed: Position::default(),
             oldest: recovery.segments.oldest_epoch(),
             oldest_written: 0,
             segments: recovery.segments,
@@ -244,15 +247,24 @@ impl Wal {
         })
     }
 
-    /// One step of work that makes later batches faster, for moments without any: writes zeros ahead in a file that is not yet at
-    /// its full length, and syncs. `false` = nothing to do.
+    /// One step of work for moments without any: call it when no batch came for a while, and at shutdown, until `false`.
+    ///
+    /// First it lets an empty frame say that the last batch was synced, so that damage to that batch is told from a torn tail too.
+    /// Then, piece by piece, it writes zeros ahead in a file that is not yet at its full length, so that later batches need not.
     pub fn prepare(&mut self) -> Result<bool> {
         self.guard(|wal| {
-            let has_grown = wal.segments.extend()?;
-            if has_grown {
-                wal.sync_active()?;
+            let is_unconfirmed = wal.confirmed != wal.segments.end();
+            if is_unconfirmed {
+                if wal.durable != wal.segments.end() {
+                    wal.sync_active()?;
+                }
+                wal.write_any_frame()?;
+                wal.confirmed = wal.segments.end();
+            } else if !wal.segments.extend()? {
+                return Ok(false);
             }
-            Ok(has_grown)
+            wal.sync_active()?;
+            Ok(true)
         })
     }
 

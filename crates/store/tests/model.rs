@@ -1,6 +1,6 @@
 //! Random histories of two replicas against a model: whatever freezes, checkpoints, merges and restarts happen in between, the
 //! writer and every view ever taken answer as a plain map would.
-#![allow(missing_docs, reason = "a test")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 mod common;
 

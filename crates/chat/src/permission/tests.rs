@@ -155,6 +155,23 @@ fn four_types_skip_ban_and_disband() {
 }
 
 #[test]
+fn visitors_stay_in_their_channels_where_visitors_are_on() {
+    let visitor = |kind, base: &str| Case::new(kind, base, "v___vstr", friendly());
+    visitor(2, "g").passes();
+    for (kind, base) in [(2, "g"), (6, "i"), (11, "v___vstr@bot")] {
+        let mut case = visitor(kind, base);
+        case.policy.visitor_suffix = Some("___vstr".into());
+        case.refuses(Reason::NotAllowSend);
+        case.server().passes();
+    }
+    for (kind, base) in [(3, "v___vstr|x"), (10, "v___vstr"), (10, "other")] {
+        let mut case = visitor(kind, base);
+        case.policy.visitor_suffix = Some("___vstr".into());
+        case.passes();
+    }
+}
+
+#[test]
 fn row_1_info_and_customer_service_are_open() {
     Case::new(6, "i", "stranger", hostile()).passes();
     Case::new(3, "v|x", "stranger", hostile()).passes();

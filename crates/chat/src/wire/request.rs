@@ -212,7 +212,7 @@ pub(crate) fn encode_request(request: &Request) -> Bytes {
 pub(crate) fn decode_request(data: Bytes) -> Result<Request> {
     let asked = parse::<RequestOf>(data)?.asked;
     match asked.ok_or_else(|| malformed("request"))? {
-        Asked::Send(send) => Ok(Request::Send(send_from(send)?.into())),
+        Asked::Send(send) => Ok(Request::Send(Arc::new(send_from(send)?))),
         Asked::Admit(admit) => Ok(Request::Admit(Box::new(AdmitRequest {
             uid: Uid::trusted(&admit.uid),
             token: admit.token.into(),

@@ -250,4 +250,49 @@ fn a_user_with_too_many_rows_loses_the_least_useful() {
     assert_eq!(rows.len(), 49_999 - 499 + 1);
     assert_eq!(rows[0].updated, WallMs(50_001));
     assert_eq!(rows.last().unwrap().updated, WallMs(500));
+    // The room is for 500 new rows.
+    w.entry(to, (50_001..50_500).map(|n| told(n, join)).collect());
+    assert_eq!(w.conversations("u1").len(), 50_000);
+}
+
+#[test]
+fn a_conversation_that_comes_late_keeps_what_was_marked() {
+    let mut w = World::new();
+    w.policy.whitelist_off_of_person = false;
+    let pair = person("____system", "u2");
+    w.say(&pair, "____system", "x");
+    w.mark("u2", &pair, Mark::Read(MessageSeq(1)));
+    w.policy.whitelist_off_of_person = true;
+    w.say(&pair, "____system", "y");
+    assert_eq!(marks(&mut w, "u2", &pair), Some((1, 0)));
+}
+
+#[test]
+fn rows_owed_by_the_commands_of_one_entry_are_kept_apart() {
+    let mut w = World::new();
+    w.deliver = false;
+    let pair = person("u1", "u2");
+    let to = GroupId::Slot(pair.slot(SLOTS));
+    let commands: Vec<_> = [pair.clone(), pair.command()]
+        .iter()
+        .map(|channel| {
+            let send = crate::world::message(channel, "____system", "x");
+            let send = wk_chat::SendRequest {
+                origin: wk_chat::request::Origin::Server,
+                ..send
+            };
+            let request = wk_chat::Request::Send(std::sync::Arc::new(send));
+            match w.decide(to, &request) {
+                wk_chat::Verdict::Propose(command) => command,
+                other => panic!("{other:?}"),
+            }
+        })
+        .collect();
+    w.entry(to, commands);
+    assert_eq!(w.owed(to).len(), 4);
+    w.deliver_all();
+    for user in ["u1", "u2"] {
+        let row = w.conversation(user, &pair).unwrap();
+        assert!(row.chat && row.command.is_some());
+    }
 }

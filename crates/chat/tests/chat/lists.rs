@@ -245,3 +245,18 @@ fn a_pair_has_no_lists_of_its_own() {
         wk_chat::Reply::Refused(Reason::ChannelIdError)
     );
 }
+
+#[test]
+fn an_allow_list_emptied_while_staged_does_not_bind() {
+    let mut w = World::new();
+    let g = group("g1");
+    w.add(&g, &["u1"]);
+    let stage = SetChange::Stage {
+        token: 1,
+        uids: uids(&["u2"]),
+    };
+    w.list(&g, List::Allow, stage);
+    w.list(&g, List::Allow, remove(&["u2"]));
+    w.list(&g, List::Allow, SetChange::Switch { token: 1 });
+    assert_eq!(w.reason(&g, "u1"), Reason::Success);
+}

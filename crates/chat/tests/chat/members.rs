@@ -204,6 +204,8 @@ fn another_replacement_abandons_the_staged_one() {
     assert_eq!(w.members_of(&g), vec![]);
     w.members(&g, SetChange::Switch { token: 2 });
     assert_eq!(w.members_of(&g), uids(&["u2"]));
+    let entries = w.view_of(&g).scan(SET_ENTRIES, &[], None, 10).unwrap();
+    assert_eq!(entries.len(), 1, "the abandoned one was swept");
 }
 
 #[test]

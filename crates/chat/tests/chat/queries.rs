@@ -1,8 +1,10 @@
 //! Reads.
 
+use std::sync::Arc;
+
 use wk_chat::query::RecentsOf;
-use wk_chat::request::SendRequest;
-use wk_chat::{Answer, Query};
+use wk_chat::request::{Origin, SendRequest};
+use wk_chat::{Answer, Query, Reply, Request};
 use wk_proto::{ChannelKey, MessageId, MessageSeq};
 use wk_store::Dir;
 
@@ -50,14 +52,22 @@ fn ranges_keep_the_end_that_was_asked_for() {
 #[test]
 fn single_messages_are_found_by_each_name_once() {
     let (mut w, pair, ids) = talk();
-    let foreign = w.send(message(&person("u1", "u3"), "u1", "x")).message_id;
-    let found = w.query(Query::Pick {
+    // In the same slot, so only the channel tells it apart.
+    let foreign = SendRequest {
+        origin: Origin::Server,
+        ..message(&pair.command(), "u1", "x")
+    };
+    let foreign = w.send(foreign).message_id;
+    let Answer::Messages(found) = w.query(Query::Pick {
         channel: pair,
         seqs: vec![MessageSeq(4), MessageSeq(99)],
-        ids: vec![ids[0], foreign, ids[3], MessageId(1 << 40)],
+        ids: vec![foreign, ids[0], ids[3], MessageId(1 << 40)],
         client_msg_nos: vec!["n2".to_owned(), "n0".to_owned(), "no".to_owned()],
-    });
-    assert_eq!(seqs(found), [4, 1, 3]);
+    }) else {
+        panic!("another answer");
+    };
+    let found: Vec<_> = found.iter().map(|m| m.record.message_id()).collect();
+    assert_eq!(found, [ids[3], ids[0], ids[2]]);
 }
 
 #[test]
@@ -98,4 +108,33 @@ fn recents_have_head_own_last_and_the_newest() {
         ]
     );
     assert_eq!(found[0].head.as_ref().unwrap().from, uid("u2"));
+}
+
+#[test]
+fn no_bytes_from_a_peer_make_decoding_panic() {
+    let (mut w, pair, ids) = talk();
+    let query = Query::Pick {
+        channel: pair.clone(),
+        seqs: vec![MessageSeq(1)],
+        ids,
+        client_msg_nos: vec!["n".to_owned()],
+    };
+    let answer = w.query(query.clone());
+    let request = Request::Query(Box::new(query)).encode();
+    let reply = Reply::Answer(Box::new(answer)).encode();
+    let send = Request::Send(Arc::new(message(&pair, "u1", "x"))).encode();
+    for good in [request, reply, send] {
+        for at in 0..good.len() {
+            for flip in [1, 0x80, 0xFF] {
+                let mut bytes = good.to_vec();
+                bytes[at] ^= flip;
+                let _ = Request::decode(bytes.clone().into());
+                let _ = Reply::decode(bytes.into());
+            }
+            let _ = Request::decode(good.slice(..at));
+            let _ = Reply::decode(good.slice(..at));
+        }
+    }
+    assert!(Request::decode(Default::default()).is_err());
+    assert!(Reply::decode(Default::default()).is_err());
 }

@@ -166,7 +166,8 @@ impl World {
             panic!("only SENDs ask, for a channel row");
         };
         assert_eq!(send.receiver_allows_strangers, None, "asked twice");
-        send.receiver_allows_strangers = Some(flags.is_some_and(|f| f.allow_stranger));
+        Arc::make_mut(&mut send).receiver_allows_strangers =
+            Some(flags.is_some_and(|f| f.allow_stranger));
         self.call(Request::Send(send))
     }
 
@@ -298,7 +299,7 @@ impl World {
     // Shorthands.
 
     pub fn send(&mut self, send: SendRequest) -> SendResult {
-        match self.call(Request::Send(Box::new(send))) {
+        match self.call(Request::Send(Arc::new(send))) {
             Reply::Sent(result) => result,
             other => panic!("a SEND was answered {other:?}"),
         }

@@ -79,7 +79,8 @@ impl Member {
     }
 
     pub(super) fn can_decide_more(&self) -> bool {
-        self.is_proven() && self.may_propose() && !self.calls.is_empty()
+        let calls = self.may_propose() && !self.calls.is_empty();
+        self.is_proven() && (calls || self.reads.can_begin())
     }
 
     /// With enough entries on their way to disk, new calls gather for a larger one.

@@ -13,6 +13,7 @@ mod recover;
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bytes::Bytes;
 use raft::eraftpb::{Entry, Message, MessageType};
 use raft::{RawNode, StateRole};
 use wk_chat::request::{CallError, Reply, Why};
@@ -24,7 +25,10 @@ use wk_store::{SlotStore, WalRecord};
 
 use crate::held::Held;
 use crate::ids::Ids;
-use crate::limits::{LOG_BUDGET_BYTES_MAX, LOST_LEADERSHIP_MS_MAX, READIES_IN_FLIGHT_MAX};
+use crate::limits::{
+    APPEND_BYTES_MAX, FETCH_WAIT_MS, LOG_BUDGET_BYTES_MAX, LOST_LEADERSHIP_MS_MAX,
+    READIES_IN_FLIGHT_MAX,
+};
 use crate::log::Log;
 use crate::mail::Mail;
 use crate::outbox::Outbox;
@@ -103,8 +107,8 @@ pub(crate) struct Member {
 
     /// Largest time of any entry applied or proposed here.
     last_time: WallMs,
-    /// (index, term) of the checkpoint on its way to disk, and of the last one that is there.
-    frozen_at: (LogIndex, Term),
+    /// Until when a piece of the log may come from the WAL.
+    fetch_until: Option<Mono>,
     /// Bytes written to the WAL since its last release.
     unreleased_bytes: u64,
     /// Applied bytes of the log kept in memory.
@@ -169,14 +173,43 @@ impl Caller {
 
 impl Member {
     /// What the network brought from `node`. `Ok(false)`: not acceptable, dropped.
-    pub(crate) fn step(&mut self, node: NodeId, message: Message) -> Result<bool, Fault> {
+    pub(crate) fn step(&mut self, node: NodeId, mut message: Message) -> Result<bool, Fault> {
         if message.to != self.id.0 || self.voters.get(&ReplicaId(message.from)) != Some(&node) {
             return Ok(false);
         }
         if !self.is_acceptable(&message)? {
             return Ok(false);
         }
+        if message.reject
+            && message.msg_type == MessageType::MsgAppendResponse
+            && !self.is_news(&mut message)
+        {
+            return Ok(false);
+        }
         Ok(self.raft.step(message).is_ok())
+    }
+
+    /// Whether a follower's rejection is not overtaken by what it acknowledged since; a hint that is gets corrected.
+    ///
+    /// Raft 0.7 would probe below what the follower is known to hold (fixed upstream after 0.7.0). Those entries may have left
+    /// memory, and then the follower would never be served again.
+    fn is_news(&self, rejection: &mut Message) -> bool {
+        let Some(progress) = self.raft.raft.prs().get(rejection.from) else {
+            return false;
+        };
+        if rejection.index <= progress.matched {
+            return false;
+        }
+        let mut probe = rejection.reject_hint;
+        if rejection.log_term > 0 {
+            let log = &self.raft.raft.raft_log;
+            probe = log.find_conflict_by_term(probe, rejection.log_term).0;
+        }
+        if probe < progress.matched {
+            rejection.reject_hint = progress.matched;
+            rejection.log_term = 0;
+        }
+        true
     }
 
     /// Raft takes a message at its word and panics where it contradicts what must hold; so what cannot be is sorted out here.
@@ -187,6 +220,8 @@ impl Member {
             MessageType::MsgAppend => {
                 m.term > 0
                     && m.log_term <= m.term
+                    // Raft takes term 0 for the term of any index beyond its log.
+                    && (m.log_term == 0) == (m.index == 0)
                     && terms_ascend(m)
                     && self.writes.len() < READIES_IN_FLIGHT_MAX
                     && m.from != self.id.0
@@ -255,6 +290,7 @@ impl Member {
         }
         self.serve_reads(turn)?;
         self.work_outbox(turn)?;
+        self.fetch_log(turn);
         self.forget_log();
         Ok(self.raft.has_ready() || self.campaign || self.can_decide_more())
     }
@@ -458,6 +494,10 @@ impl Member {
         for ticket in late.into_keys() {
             turn.reply(ticket, Err(CallError::NotSent(Why::Timeout)));
         }
+        if self.fetch_until.is_some_and(|until| until <= turn.now) {
+            self.fetch_until = None;
+            self.raft.mut_store().fetch_done();
+        }
         let mut released = Vec::new();
         self.held.expire(turn.now, &mut released);
         for (ticket, reply) in released {
@@ -537,27 +577,55 @@ impl Member {
     /// Takes part in a checkpoint.
     pub(crate) fn freeze(&mut self) -> Option<wk_store::Frozen> {
         let membership = crate::membership::encode(&self.voters);
-        let frozen = self.store.freeze(membership, self.applied_term)?;
-        self.frozen_at = (self.store.applied(), self.applied_term);
-        Some(frozen)
+        self.store.freeze(membership, self.applied_term)
     }
 
-    /// The checkpoint is on disk: what the WAL need not keep, as (index, term).
-    pub(crate) fn flushed(&mut self, done: &wk_store::Checkpointed) -> Option<(LogIndex, Term)> {
+    /// The checkpoint is on disk.
+    pub(crate) fn flushed(&mut self, done: &wk_store::Checkpointed) {
         self.store.release(done);
-        let flushed = self.store.flushed();
-        if flushed != self.frozen_at.0 {
-            return None;
+    }
+
+    /// What the WAL need not keep any more, as (index, term): it is in the last checkpoint, and no other voter needs it, or it
+    /// has grown beyond its budget.
+    pub(crate) fn release_log(&mut self) -> Option<(LogIndex, Term)> {
+        let flushed = self.store.flushed().0;
+        let wanted = match (self.voters.len(), self.leads()) {
+            (1, _) => flushed,
+            (_, true) => self.others().map(|(_, p)| p.matched).min().unwrap_or(0),
+            // What the next leader may be asked for.
+            (_, false) => self.raft.store().base(),
+        };
+        let mut index = wanted.min(flushed);
+        if index == flushed || self.unreleased_bytes > LOG_BUDGET_BYTES_MAX {
+            index = flushed;
+            self.unreleased_bytes = 0;
         }
-        let log = self.raft.store();
-        let (base, base_term) = log.base();
-        // Entries in memory may be asked for by another voter, also after a restart; those before them only by way of the WAL.
-        let keep_from_base = self.voters.len() > 1 && self.unreleased_bytes <= LOG_BUDGET_BYTES_MAX;
-        self.unreleased_bytes = 0;
-        if keep_from_base && base < flushed.0 {
-            return (base > 0).then_some((LogIndex(base), Term(base_term)));
+        let term = self.raft.mut_store().release(index)?;
+        Some((LogIndex(index), Term(term)))
+    }
+
+    /// What a slow follower needs from the WAL.
+    fn fetch_log(&mut self, turn: &mut Turn<'_>) {
+        if let Some((first, last)) = self.raft.mut_store().take_wanted() {
+            self.fetch_until = Some(turn.now.plus_ms(FETCH_WAIT_MS));
+            turn.outputs.push(Output::ReadLog {
+                replica: self.id,
+                first: LogIndex(first),
+                last: LogIndex(last),
+                bytes: APPEND_BYTES_MAX as usize,
+            });
         }
-        Some(self.frozen_at)
+    }
+
+    /// The answer to [`Output::ReadLog`]; empty if it cannot be had.
+    pub(crate) fn fetched(&mut self, entries: Vec<(LogIndex, Term, u8, Bytes)>) {
+        let entries = entries.into_iter().map(recover::entry).collect();
+        let log = self.raft.mut_store();
+        if let Some(context) = log.fetched(entries) {
+            self.raft.on_entries_fetched(context);
+            self.raft.mut_store().fetch_done();
+        }
+        self.fetch_until = None;
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bytes::Bytes;
 use raft::eraftpb::{Entry, EntryType, HardState};
 use raft::{Config, RawNode};
 use wk_chat::Machine;
@@ -36,7 +37,6 @@ impl Member {
     }
 
     fn new(group: Group, raft: RawNode<Log>, groups: usize) -> Self {
-        let checkpoint = (group.store.applied(), group.applied_term);
         Self {
             campaign: group.voters.len() == 1,
             group: group.group,
@@ -62,7 +62,7 @@ impl Member {
             held: Default::default(),
             outbox: Default::default(),
             last_time: WallMs(0),
-            frozen_at: checkpoint,
+            fetch_until: None,
             tail_bytes_max: GROUP_TAIL_BYTES_MAX.min(SHARD_TAIL_BYTES_MAX / groups.max(1)),
         }
     }
@@ -110,7 +110,7 @@ fn log(group: &Group, applied: LogIndex) -> Result<Log, Fault> {
             base.0
         )));
     }
-    let mut kept: VecDeque<Entry> = VecDeque::with_capacity(entries.len());
+    let mut kept: Vec<Entry> = Vec::with_capacity(entries.len());
     for (index, term, kind, data) in entries.iter().filter(|e| e.0.0 > base.0) {
         let expected = base.0 + kept.len() as u64 + 1;
         if index.0 != expected {
@@ -123,12 +123,7 @@ fn log(group: &Group, applied: LogIndex) -> Result<Log, Fault> {
                 "entry {index} is of the unknown kind {kind}"
             )));
         }
-        kept.push_back(Entry {
-            index: index.0,
-            term: term.0,
-            data: data.clone(),
-            ..Entry::default()
-        });
+        kept.push(entry((*index, *term, *kind, data.clone())));
     }
     // The WAL may have forgotten what the checkpoint holds.
     if base.0 + (kept.len() as u64) < applied.0 {
@@ -141,14 +136,24 @@ fn log(group: &Group, applied: LogIndex) -> Result<Log, Fault> {
     Ok(Log::new(base, kept, hard_state, voters))
 }
 
+/// An entry as the WAL has it.
+pub(super) fn entry((index, term, _, data): (LogIndex, Term, u8, Bytes)) -> Entry {
+    Entry {
+        index: index.0,
+        term: term.0,
+        data,
+        ..Entry::default()
+    }
+}
+
 fn hard_state(
     state: Option<(Term, u64, LogIndex)>,
-    entries: &VecDeque<Entry>,
+    entries: &[Entry],
     applied: u64,
     last: u64,
 ) -> Result<HardState, Fault> {
     let (term, vote, commit) = state.unwrap_or((Term(0), 0, LogIndex(0)));
-    if entries.back().is_some_and(|e| e.term > term.0) {
+    if entries.last().is_some_and(|e| e.term > term.0) {
         return Err(Fault(format!(
             "the log has entries after its term {term}: votes may be lost"
         )));

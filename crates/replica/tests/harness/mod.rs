@@ -15,7 +15,7 @@ use std::sync::Arc;
 use wk_chat::request::{CallError, Inbox, OutboxKey, Why};
 use wk_chat::{Answer, Policy, Query, Reply, Request, Write};
 use wk_proto::{GroupId, Mono, NodeId, ReplicaId, SlotId, Ticket, WallMs};
-use wk_replica::{Input, Output, PeerMessage, WalMark};
+use wk_replica::{Input, Output, PeerMessage, Shard, WalMark};
 
 use net::Net;
 use node::Node;
@@ -87,6 +87,8 @@ pub enum Trace {
     Sent(NodeId, NodeId),
     /// A row left for its group.
     Outbox(NodeId, OutboxKey),
+    /// Entries a slow follower needed from the WAL.
+    ReadLog(NodeId, usize),
     /// A group stopped.
     Fault(NodeId, GroupId, String),
     /// A node's opinion of who leads.
@@ -137,7 +139,14 @@ pub struct World {
     pub replies: BTreeMap<Ticket, Result<Reply, CallError>>,
     /// Rows are kept from their groups while this is set.
     pub hold_outbox: bool,
+    /// Questions to other groups stay without an answer while this is set.
+    pub ignore_asks: bool,
+    /// Hold what happens against what must hold.
+    pub check: bool,
+    /// The wall clock is behind by this.
+    pub clock_back_ms: u64,
     elected: BTreeMap<(GroupId, u64), NodeId>,
+    open: BTreeMap<Ticket, NodeId>,
     events: BTreeMap<(Mono, u64), Event>,
     next_event: u64,
     next_ticket: u64,
@@ -168,7 +177,11 @@ impl World {
             trace: Vec::new(),
             replies: BTreeMap::new(),
             hold_outbox: false,
+            ignore_asks: false,
+            check: true,
+            clock_back_ms: 0,
             elected: BTreeMap::new(),
+            open: BTreeMap::new(),
             events: BTreeMap::new(),
             next_event: 0,
             next_ticket: 0,
@@ -184,7 +197,7 @@ impl World {
     }
 
     pub fn wall(&self) -> WallMs {
-        WallMs(START_MS + self.now.0 / 1_000)
+        WallMs(START_MS + self.now.0 / 1_000 - self.clock_back_ms)
     }
 
     /// Starts a node from its disk.
@@ -200,6 +213,7 @@ impl World {
     pub fn crash(&mut self, id: NodeId) {
         let seed = self.dice.roll();
         self.node(id).crash(seed);
+        self.open.retain(|_, node| *node != id);
         let lost = |e: &Event| match e {
             Event::Timer(n) | Event::Synced(n, _) | Event::Input(n, _) => *n == id,
             Event::Peer { .. } | Event::Outbox { .. } => false,
@@ -211,10 +225,21 @@ impl World {
         self.nodes.get_mut(&id).expect("a node of the plan")
     }
 
+    /// The shard of a node that runs.
+    pub fn shard(&self, id: NodeId) -> &Shard {
+        self.nodes[&id].shard.as_ref().expect("it runs")
+    }
+
+    /// Calls without an answer whose node has not been killed since.
+    pub fn unanswered(&self) -> Vec<Ticket> {
+        self.open.keys().copied().collect()
+    }
+
     /// Sends a call to a node; the result turns up in `replies`.
     pub fn call(&mut self, node: NodeId, request: Request) -> Ticket {
         self.next_ticket += 1;
         let ticket = Ticket(self.next_ticket);
+        self.open.insert(ticket, node);
         self.input(node, self.call_input(ticket, request));
         ticket
     }
@@ -431,6 +456,16 @@ impl World {
                 let done = self.node(id).store().checkpoint(&parts);
                 self.after_us(500, Event::Input(id, Input::Flushed(done)));
             }
+            Output::ReadLog {
+                replica,
+                first,
+                last,
+                bytes,
+            } => {
+                let entries = self.node(id).wal.read(replica, first, last, bytes);
+                self.trace.push(Trace::ReadLog(id, entries.len()));
+                self.after_us(100, Event::Input(id, Input::Log(replica, entries)));
+            }
             Output::Release(replica, index, term) => {
                 self.node(id).wal.release(replica, index, term)
             }
@@ -445,6 +480,9 @@ impl World {
 
     /// What is committed is synced by a majority (I-1).
     fn check_durable(&self, group: GroupId, index: u64) {
+        if !self.check {
+            return;
+        }
         let synced = |n: &&Node| n.wal.last(replica_id(group, n.id)) >= index;
         let count = self.nodes.values().filter(synced).count();
         assert!(
@@ -456,7 +494,7 @@ impl World {
 
     /// One leader a term (I-9).
     fn check_leader(&mut self, id: NodeId, group: GroupId, term: u64, leader: Option<NodeId>) {
-        if leader == Some(id) {
+        if self.check && leader == Some(id) {
             let first = *self.elected.entry((group, term)).or_insert(id);
             assert_eq!(first, id, "{group}: two leaders in term {term}");
         }
@@ -464,6 +502,7 @@ impl World {
 
     fn send(&mut self, from: NodeId, to: NodeId, message: PeerMessage) {
         self.trace.push(Trace::Sent(from, to));
+        self.net.note(from, to, &message);
         for us in self.net.deliveries(&mut self.dice) {
             let message = message.clone();
             self.after_us(us, Event::Peer { to, from, message });
@@ -475,6 +514,7 @@ impl World {
             return self.own_result(own, result);
         }
         self.trace.push(Trace::Reply(id, ticket, result.clone()));
+        self.open.remove(&ticket);
         let before = self.replies.insert(ticket, result);
         assert!(before.is_none(), "call {ticket} answered twice");
     }
@@ -511,6 +551,9 @@ impl World {
     }
 
     fn ask(&mut self, asking: NodeId, ticket: Ticket, query: Query) {
+        if self.ignore_asks {
+            return;
+        }
         self.own_call(Own::Ask { asking, ticket }, Request::Query(Box::new(query)));
     }
 

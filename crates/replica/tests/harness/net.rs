@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use wk_proto::NodeId;
+use wk_replica::PeerMessage;
 
 use super::Dice;
 
@@ -17,6 +18,9 @@ pub struct Net {
     pub delay_us: u64,
     /// Longest addition to it: messages overtake each other.
     pub jitter_us: u64,
+    /// Keep a copy of everything sent.
+    pub record: bool,
+    pub recorded: Vec<(NodeId, NodeId, PeerMessage)>,
     cuts: BTreeSet<(NodeId, NodeId)>,
 }
 
@@ -27,6 +31,8 @@ impl Default for Net {
             double_percent: 0,
             delay_us: 100,
             jitter_us: 0,
+            record: false,
+            recorded: Vec::new(),
             cuts: BTreeSet::new(),
         }
     }
@@ -41,6 +47,12 @@ impl Net {
         let copies = 1 + usize::from(dice.chance(self.double_percent));
         let delay = |dice: &mut Dice| self.delay_us + dice.below(self.jitter_us + 1);
         (0..copies).map(|_| delay(dice)).collect()
+    }
+
+    pub fn note(&mut self, from: NodeId, to: NodeId, message: &PeerMessage) {
+        if self.record {
+            self.recorded.push((from, to, message.clone()));
+        }
     }
 
     /// Cuts all ways from and to a node.

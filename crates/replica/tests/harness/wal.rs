@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bytes::Bytes;
 use wk_proto::{LogIndex, ReplicaId, Term};
 use wk_replica::WalMark;
 use wk_store::{Recovered, WalRecord};
@@ -52,6 +53,27 @@ impl MemWal {
     pub fn last(&self, replica: ReplicaId) -> u64 {
         let recovered = self.recovered(replica);
         recovered.entries.last().map_or(0, |e| e.0.0)
+    }
+
+    /// As [`wk_store::Wal::read`]; of what is synced.
+    pub fn read(
+        &self,
+        replica: ReplicaId,
+        first: LogIndex,
+        last: LogIndex,
+        bytes: usize,
+    ) -> Vec<(LogIndex, Term, u8, Bytes)> {
+        let mut room = bytes;
+        let mut taken = self.recovered(replica).entries;
+        taken.retain(|e| e.0 >= first && e.0 <= last);
+        let fits = taken.iter().take_while(|e| {
+            let fits = e.3.len() <= room;
+            room = room.saturating_sub(e.3.len());
+            fits
+        });
+        let count = fits.count().max(1);
+        taken.truncate(count);
+        taken
     }
 
     pub fn release(&mut self, replica: ReplicaId, index: LogIndex, term: Term) {

@@ -23,7 +23,7 @@ pub(super) const BLOCK_HEADER: usize = 4;
 /// seq u64, len u32.
 pub(super) const ENTRY_HEADER: usize = 12;
 /// One section in the footer's directory.
-pub(super) const SECTION_LEN: usize = 128;
+pub(super) const SECTION_LEN: usize = 144;
 /// One channel of a section.
 pub(super) const CHANNEL_LEN: usize = 64;
 /// Hash u64, channel number u32.

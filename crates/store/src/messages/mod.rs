@@ -9,7 +9,7 @@
 //!             ids      message id,                channel number      → seq     the journal (H14)
 //!             numbers  hash(channel, client_msg_no), hash32(sender)   → seq     duplicates (H34)
 //!             senders  hash(channel, sender),     0                   → newest seq
-//!    filter   10 bits a message over (channel, sender, client_msg_no)
+//!    filters  10 bits a key: (channel, sender, client_msg_no), and (channel, sender)
 //!  footer   directory of the sections, and per section: channels by key with first, last, count and head; the same by
 //!           hash; block offsets; first key of each table page
 //!  trailer  where the footer is, crc
@@ -21,12 +21,14 @@
 //!
 //! A flush file holds sections of many replicas, a merged file of one (H41). A section refers to nothing outside itself.
 
+mod file;
 mod format;
-mod reader;
+mod section;
 mod table;
 mod writer;
 
-pub(crate) use reader::{MessageFile, SectionLayer};
+pub(crate) use file::MessageFile;
+pub(crate) use section::SectionLayer;
 pub(crate) use writer::FileWriter;
 
 /// Folder of the message files.

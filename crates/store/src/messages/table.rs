@@ -20,7 +20,7 @@ const PAGE_LEN: usize = PAGE_FACTS * FACT_LEN + 4;
 /// Key u64, sub u32 of a page's first fact.
 const FENCE_LEN: usize = 12;
 
-/// Bits of the filter per message, rounded up to whole 64-byte lines: about 1 % false answers.
+/// Bits of a filter per key, rounded up to whole 64-byte lines: about 1 % false answers.
 const FILTER_BITS: usize = 10;
 const FILTER_PROBES: u32 = 6;
 const LINE: usize = 64;

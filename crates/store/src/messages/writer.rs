@@ -369,11 +369,14 @@ impl SectionWriter {
             out.put(&pages)?;
             parts.extend_from_slice(&fences);
         }
-        let filter = table::encode_filter(&self.filter);
-        entry.extend_from_slice(&out.at().to_le_bytes());
-        entry.extend_from_slice(&narrow(filter.len())?.to_le_bytes());
-        entry.extend_from_slice(&crc32c::crc32c(&filter).to_le_bytes());
-        out.put(&filter)?;
+        let senders: Vec<u64> = self.senders.iter().map(|f| f.key).collect();
+        for keys in [&self.filter, &senders] {
+            let filter = table::encode_filter(keys);
+            entry.extend_from_slice(&out.at().to_le_bytes());
+            entry.extend_from_slice(&narrow(filter.len())?.to_le_bytes());
+            entry.extend_from_slice(&crc32c::crc32c(&filter).to_le_bytes());
+            out.put(&filter)?;
+        }
         entry.resize(SECTION_LEN, 0);
         Ok(entry)
     }

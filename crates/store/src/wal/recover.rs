@@ -74,6 +74,20 @@ pub(super) fn recover(disk: Arc<dyn Disk>, options: WalOptions) -> Result<Recove
     let tail = Tail::read(newest)?;
     check_headless(&found, tail.oldest)?;
     let chain = chain(&found, tail.oldest, newest.epoch())?;
+    let (replay, live) = replay(&chain, &tail)?;
+    tail.make_durable(newest)?;
+    let used: BTreeSet<u32> = live.iter().map(|segment| segment.id).collect();
+    let spares = found.iter().map(|f| f.id).filter(|id| !used.contains(id));
+    Ok(Recovery {
+        segments: Segments::new(disk, options, live, spares.collect())?,
+        index: replay.index,
+        entries: replay.entries,
+        needs_segment: tail.has_frames_beyond,
+    })
+}
+
+/// Reads the whole log, oldest segment first. Changes nothing on disk.
+fn replay(chain: &[&Found], tail: &Tail) -> Result<(Replay, VecDeque<Segment>)> {
     let mut replay = Replay::default();
     let mut live = VecDeque::new();
     for (n, segment) in chain.iter().enumerate() {
@@ -90,16 +104,8 @@ pub(super) fn recover(disk: Arc<dyn Disk>, options: WalOptions) -> Result<Recove
         };
         live.push_back(segment.in_use(end));
     }
-    tail.make_durable(newest)?;
     replay.check()?;
-    let used: BTreeSet<u32> = live.iter().map(|s: &Segment| s.id).collect();
-    let spares = found.iter().map(|f| f.id).filter(|id| !used.contains(id));
-    Ok(Recovery {
-        segments: Segments::new(disk, options, live, spares.collect())?,
-        index: replay.index,
-        entries: replay.entries,
-        needs_segment: tail.has_frames_beyond,
-    })
+    Ok((replay, live))
 }
 
 /// Opens every segment file and reads its first frame.

@@ -1,5 +1,6 @@
 //! What the store's tests share: a replica on a disk, a reference model of it, and the comparison of both.
 #![allow(
+    clippy::unwrap_used,
     dead_code,
     missing_docs,
     reason = "each test binary uses its part of this"

@@ -111,6 +111,27 @@ fn a_missing_or_shortened_or_doubled_segment_is_refused() {
 }
 
 #[test]
+fn after_an_idle_step_the_last_batch_is_protected_too() {
+    let disk = filled();
+    let (mut wal, _) = open(&disk).expect("open");
+    wal.append(&[entry(3, 1, 31, b"last")]).expect("append");
+    assert!(wal.prepare().expect("confirmed"));
+    while wal.prepare().expect("extended") {}
+    let end = wal.segments.end();
+    assert!(!wal.prepare().expect("idle"));
+    assert_eq!(wal.segments.end(), end, "said once");
+    let (path, at, covered) = frames(&disk)
+        .into_iter()
+        .rev()
+        .nth(1)
+        .expect("the last batch");
+    let (_, found) = open(&disk).expect("open");
+    assert_eq!(found[0].1.entries.len(), 31);
+    disk.flip_bit(&path, (at + covered - 1) * 8).expect("flip");
+    assert!(matches!(open(&disk), Err(Error::Corrupt { .. })));
+}
+
+#[test]
 fn foreign_files_are_left_alone() {
     let disk = filled();
     for name in [

@@ -1,57 +1,25 @@
-//! Reads message files. The footer is in memory; everything else is read and checked when asked for.
+//! Reads one replica's section of a message file. What is not in the footer is read and checked when asked for.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use wk_proto::{
     ChannelId, ChannelKey, ChannelType, MessageId, MessageSeq, Record, ReplicaId, Uid, WallMs,
 };
 
+use super::file::{Filter, MessageFile, Section};
 use super::format::{
-    BLOCK_BYTES_MAX, BLOCK_HEADER, BLOCK_LEN, CHANNEL_LEN, ENTRY_HEADER, HASH_LEN, HEADER_LEN,
-    MAGIC, SECTION_LEN, TRAILER_LEN, VERSION, bad_record, corrupt, io, part, u16_at, u32_at,
-    u64_at,
+    BLOCK_BYTES_MAX, BLOCK_HEADER, BLOCK_LEN, CHANNEL_LEN, ENTRY_HEADER, HASH_LEN, bad_record,
+    corrupt, io, u16_at, u32_at, u64_at,
 };
-use super::table::{self, Table};
+use super::table;
 use super::writer::id_key;
 use crate::layer::{Channel, Collector, IdCollector, Layer, SeqRange};
-use crate::{Dir, Disk, Error, File, Head, Result, Stored};
+use crate::{Dir, Error, Head, Result, Stored};
 
 /// Blocks kept while messages are read in id order, which hops between channels.
 const HOP_BLOCKS: usize = 64;
-
-/// One open file.
-pub(crate) struct MessageFile {
-    id: u64,
-    path: String,
-    file: Arc<dyn File>,
-    sections: Vec<Section>,
-}
-
-/// One replica's part, as the footer describes it.
-struct Section {
-    replica: ReplicaId,
-    first_id: MessageId,
-    last_id: MessageId,
-    time_max: WallMs,
-    channels: Bytes,
-    hashes: Bytes,
-    /// One more than there are blocks: the end of the last one.
-    blocks: Bytes,
-    texts: Bytes,
-    ids: Table,
-    numbers: Table,
-    senders: Table,
-    filter: Filter,
-}
-
-struct Filter {
-    at: u64,
-    len: usize,
-    crc: u32,
-    lines: OnceLock<Bytes>,
-}
 
 /// A channel's entry in a section, decoded.
 #[derive(Clone, Copy)]
@@ -61,127 +29,6 @@ struct Entry {
     last_seq: u64,
     block: usize,
     start: usize,
-}
-
-impl MessageFile {
-    /// Opens a complete file and keeps its footer.
-    pub(crate) fn open(disk: &dyn Disk, id: u64) -> Result<Self> {
-        let path = super::path(id);
-        let file = io(disk.open(&path, false), "open", &path)?;
-        let len = io(file.len(), "length of", &path)?;
-        check_header(&*file, &path, len)?;
-        let footer = read_footer(&*file, &path, len)?;
-        let sections = parse_footer(&footer)
-            .ok_or_else(|| corrupt(&path, len, "the footer's parts do not fit together"))?;
-        Ok(Self {
-            id,
-            path,
-            file,
-            sections,
-        })
-    }
-
-    /// Its number in the list of files.
-    pub(crate) fn id(&self) -> u64 {
-        self.id
-    }
-
-    /// Where it is.
-    pub(crate) fn path(&self) -> &str {
-        &self.path
-    }
-}
-
-fn check_header(file: &dyn File, path: &str, len: u64) -> Result<()> {
-    if len < (HEADER_LEN + TRAILER_LEN) as u64 {
-        return Err(corrupt(path, len, "the file is too short"));
-    }
-    let mut header = [0; HEADER_LEN];
-    io(file.read_at(0, &mut header), "read", path)?;
-    if header[..8] != *MAGIC || crc32c::crc32c(&header[..12]) != u32_at(&header, 12) {
-        return Err(corrupt(path, 0, "not the header of a message file"));
-    }
-    match u32_at(&header, 8) {
-        VERSION => Ok(()),
-        newer => Err(Error::Invalid(format!(
-            "{path} has message file format {newer}, this build knows {VERSION}: start the version that wrote it"
-        ))),
-    }
-}
-
-fn read_footer(file: &dyn File, path: &str, len: u64) -> Result<Bytes> {
-    let at = len - TRAILER_LEN as u64;
-    let mut trailer = [0; TRAILER_LEN];
-    io(file.read_at(at, &mut trailer), "read", path)?;
-    if trailer[24..32] != *MAGIC || crc32c::crc32c(&trailer[..32]) != u32_at(&trailer, 32) {
-        return Err(corrupt(path, at, "checksum of the trailer"));
-    }
-    let (footer_at, footer_len) = (u64_at(&trailer, 0), u64_at(&trailer, 8));
-    if footer_at.checked_add(footer_len) != Some(at) {
-        return Err(corrupt(path, at, "the trailer names no footer"));
-    }
-    let mut footer = BytesMut::zeroed(usize::try_from(footer_len).unwrap_or(usize::MAX));
-    io(file.read_at(footer_at, &mut footer), "read", path)?;
-    if crc32c::crc32c(&footer) != u32_at(&trailer, 16) {
-        return Err(corrupt(path, footer_at, "checksum of the footer"));
-    }
-    Ok(footer.freeze())
-}
-
-fn parse_footer(footer: &Bytes) -> Option<Vec<Section>> {
-    let count = u32_at(footer, 0) as usize;
-    let directory = part(footer, 12, count.checked_mul(SECTION_LEN)?)?;
-    let parts = footer.slice(12 + directory.len()..);
-    if parts.len() as u64 != u64_at(footer, 4) {
-        return None;
-    }
-    directory
-        .chunks_exact(SECTION_LEN)
-        .map(|entry| parse_section(entry, &parts))
-        .collect()
-}
-
-fn parse_section(entry: &[u8], parts: &Bytes) -> Option<Section> {
-    let mut at = usize::try_from(u64_at(entry, 32)).ok()?;
-    let mut next = |len: usize| {
-        let bytes = part(parts, at, len)?;
-        at += len;
-        Some(bytes)
-    };
-    let channels = u32_at(entry, 40) as usize;
-    let texts_len = u32_at(entry, 44) as usize;
-    let blocks = u32_at(entry, 48) as usize;
-    let channel_bytes = next(channels.checked_mul(CHANNEL_LEN)?)?;
-    let hashes = next(channels.checked_mul(HASH_LEN)?)?;
-    let blocks = next((blocks + 1).checked_mul(BLOCK_LEN)?)?;
-    let texts = next(texts_len)?;
-    let mut table = |at: usize| {
-        let facts = usize::try_from(u64_at(entry, at + 8)).ok()?;
-        Some(Table {
-            at: u64_at(entry, at),
-            facts,
-            fences: next(table::fences_len(facts))?,
-        })
-    };
-    Some(Section {
-        replica: ReplicaId(u64_at(entry, 0)),
-        first_id: MessageId(u64_at(entry, 8) as i64),
-        last_id: MessageId(u64_at(entry, 16) as i64),
-        time_max: WallMs(u64_at(entry, 24)),
-        channels: channel_bytes,
-        hashes,
-        blocks,
-        texts,
-        ids: table(56)?,
-        numbers: table(72)?,
-        senders: table(88)?,
-        filter: Filter {
-            at: u64_at(entry, 104),
-            len: u32_at(entry, 112) as usize,
-            crc: u32_at(entry, 116),
-            lines: OnceLock::new(),
-        },
-    })
 }
 
 /// One replica's messages in one file. Keeps the file alive.
@@ -231,15 +78,21 @@ impl SectionLayer {
         })
     }
 
-    /// All messages of the n-th channel, seqs ascending.
+    /// All messages of the n-th channel, seqs ascending. `last` keeps the last block between calls: neighbouring channels share
+    /// blocks.
     pub(crate) fn for_each(
         &self,
         n: usize,
+        last: &mut Option<(usize, Bytes)>,
         mut f: impl FnMut(MessageSeq, Record) -> Result<()>,
     ) -> Result<()> {
         let entry = self.entry(n);
         for number in entry.block..=self.last_block(entry).0 {
-            let block = self.block(number)?;
+            let block = match last {
+                Some((at, block)) if *at == number => block.clone(),
+                _ => self.block(number)?,
+            };
+            *last = Some((number, block.clone()));
             for item in self.items(&block, entry, number) {
                 let (seq, record) = item?;
                 f(MessageSeq(seq), self.record(&block, number, record)?)?;
@@ -481,8 +334,8 @@ impl SectionLayer {
         Ok(())
     }
 
-    fn may_have(&self, key: u64) -> Result<bool> {
-        let filter = &self.section().filter;
+    /// Whether the key may be in the table behind the filter.
+    fn may_have(&self, filter: &Filter, key: u64) -> Result<bool> {
         if let Some(lines) = filter.lines.get() {
             return Ok(table::filter_has(lines, key));
         }
@@ -513,11 +366,12 @@ impl Layer for SectionLayer {
 
     /// By hash alone: a collision of 64 bits could show another member's newest seq instead.
     fn last_by(&self, channel: &Channel<'_>, from: &str) -> Result<Option<MessageSeq>> {
-        if self.find(channel).is_none() {
+        let sender = channel.sender(from);
+        if self.find(channel).is_none() || !self.may_have(&self.section().sender_filter, sender)? {
             return Ok(None);
         }
         let mut newest = None;
-        let at = (channel.sender(from), 0);
+        let at = (sender, 0);
         let senders = &self.section().senders;
         senders.descend(&self.file.path, &*self.file.file, at, |seq| {
             newest = Some(MessageSeq(seq));
@@ -610,7 +464,7 @@ impl Layer for SectionLayer {
             return Ok(None);
         };
         let (hash, sender) = (channel.number(number), channel.sender(from));
-        if !self.may_have(hash.with_sender(sender))? {
+        if !self.may_have(&self.section().number_filter, hash.with_sender(sender))? {
             return Ok(None);
         }
         let mut found = None;

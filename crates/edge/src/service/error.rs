@@ -1,0 +1,41 @@
+//! Why a use case has no result.
+
+use std::borrow::Cow;
+
+use wk_chat::request::CallError;
+use wk_proto::Reason;
+
+/// Why a use case has no result. Whether it had an effect is part of the answer (D7).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The request is wrong; nothing happened. The text is part of the API.
+    #[error("{0}")]
+    Invalid(Cow<'static, str>),
+    /// What was asked for does not exist; nothing happened.
+    #[error("not found")]
+    NotFound,
+    /// The group refused; nothing happened.
+    #[error("refused: {0:?}")]
+    Refused(Reason),
+    /// The group did not answer; see [`CallError`] for what may have happened.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+/// Result of a use case.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    pub(crate) fn invalid(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::Invalid(text.into())
+    }
+}
+
+/// Fails with `text` unless `holds`.
+pub(super) fn ensure(holds: bool, text: &'static str) -> Result<()> {
+    if holds {
+        Ok(())
+    } else {
+        Err(Error::invalid(text))
+    }
+}

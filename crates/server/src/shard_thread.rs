@@ -1,0 +1,281 @@
+//! The driver of one shard: takes what arrived, lets the shard do one turn, performs what it wants, in order.
+//!
+//! Failure policy: a panic in a turn is a broken invariant of the shard: the node stops serving.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use wk_chat::Effect;
+use wk_chat::request::{CallError, Why};
+use wk_proto::{ChannelKey, GroupId, MessageSeq, Record, SessionRef};
+use wk_replica::{Input, Output, Shard};
+use wk_store::{Frozen, View};
+
+use crate::delivery::{Job, Outgoing, is_pair, receives};
+use crate::hub::Wakes;
+use crate::limits::{CALL_MS, TURN_INPUTS_MAX};
+use crate::parts::Parts;
+use crate::read_pool::Read;
+use crate::route::{RouteInput, Submission, asked_call, outbox_call};
+use crate::wal_thread::Batch;
+
+/// What others see of a shard.
+#[derive(Debug, Default)]
+pub(crate) struct ShardStatus {
+    pub(crate) led: AtomicUsize,
+    pub(crate) dirty_rows: AtomicUsize,
+    pub(crate) dirty_bytes: AtomicUsize,
+    pub(crate) faults: Mutex<Vec<(GroupId, String)>>,
+}
+
+/// The thread, and everything it hands work to.
+pub(crate) struct ShardThread {
+    pub(crate) number: usize,
+    pub(crate) shard: Shard,
+    pub(crate) parts: Arc<Parts>,
+    pub(crate) frozen: mpsc::Sender<Vec<Frozen>>,
+}
+
+/// What one turn hands on at its end.
+#[derive(Default)]
+struct Turn {
+    outputs: Vec<Output>,
+    news: Vec<RouteInput>,
+    calls: Vec<Submission>,
+    jobs: Vec<Job>,
+    /// Messages of pairs, pushed by this thread.
+    pairs: Vec<(ChannelKey, Vec<Outgoing>)>,
+    wakes: Wakes,
+    /// Messages appended in this turn.
+    appended: usize,
+    /// The view taken last, and of which group.
+    view: Option<(GroupId, View)>,
+}
+
+impl ShardThread {
+    pub(crate) fn run(mut self) {
+        let gate = self.parts.gate.clone();
+        let ran = catch_unwind(AssertUnwindSafe(|| self.turns()));
+        if ran.is_err() {
+            gate.fail("a shard thread panicked".to_owned());
+        }
+    }
+
+    fn turns(&mut self) {
+        let mut turn = Turn::default();
+        let mut arrived = Vec::new();
+        let mut waiting: VecDeque<Input> = VecDeque::new();
+        self.turn(&mut turn);
+        loop {
+            let timeout = if waiting.is_empty() {
+                self.shard
+                    .next_timeout()
+                    .map(|at| self.parts.clock.until(at))
+            } else {
+                Some(std::time::Duration::ZERO)
+            };
+            let found = self.parts.inboxes[self.number].wait(timeout, &mut arrived);
+            waiting.extend(arrived.drain(..));
+            if found.closed && waiting.is_empty() {
+                return;
+            }
+            let started = Instant::now();
+            let (now, wall) = (self.parts.clock.now(), self.parts.clock.wall());
+            if self.shard.next_timeout().is_some_and(|at| at <= now) {
+                self.shard.handle(now, wall, Input::Tick);
+            }
+            if let Some(mark) = found.durable {
+                self.shard.handle(now, wall, Input::Durable(mark));
+            }
+            for input in waiting.drain(..waiting.len().min(TURN_INPUTS_MAX)) {
+                self.shard.handle(now, wall, input);
+            }
+            self.turn(&mut turn);
+            self.parts.totals.turns.record(started.elapsed());
+        }
+    }
+
+    fn turn(&mut self, turn: &mut Turn) {
+        let (now, wall) = (self.parts.clock.now(), self.parts.clock.wall());
+        let mut outputs = std::mem::take(&mut turn.outputs);
+        self.shard.poll(now, wall, &mut outputs);
+        for output in outputs.drain(..) {
+            self.perform(output, turn);
+        }
+        turn.outputs = outputs;
+        turn.view = None;
+        self.publish_status(std::mem::take(&mut turn.appended));
+        self.parts.delivery.put(&mut turn.jobs);
+        self.push_pairs(turn);
+        // Answers last: whoever gets one finds what it promises done.
+        self.parts.route.report(&mut turn.news);
+        self.parts.route.submit(&mut turn.calls);
+        self.parts.hub.wake(std::mem::take(&mut turn.wakes));
+    }
+
+    fn perform(&mut self, output: Output, turn: &mut Turn) {
+        match output {
+            Output::Persist(mark, records) => self.parts.wal.persist(Batch {
+                shard: self.number,
+                mark,
+                records,
+            }),
+            Output::Committed(group, _, effects) => {
+                for effect in effects {
+                    self.effect(group, effect, turn);
+                }
+            }
+            Output::Read(ticket, view, query) => {
+                if let Err(ticket) = self.parts.reads.put(Read {
+                    ticket,
+                    view,
+                    query,
+                }) {
+                    let busy = Err(CallError::NotSent(Why::Busy));
+                    turn.news.push(RouteInput::Result(ticket, busy));
+                }
+            }
+            Output::Reply(ticket, outcome) => turn.news.push(RouteInput::Result(ticket, outcome)),
+            Output::Outbox(group, key, inbox) => {
+                let deadline = self.parts.route.deadline(CALL_MS);
+                turn.calls.push(outbox_call(group, key, inbox, deadline));
+            }
+            Output::Ask(ticket, query) => {
+                let deadline = self.parts.route.deadline(CALL_MS);
+                let call = asked_call(self.number, ticket, query, deadline);
+                turn.calls.push(call);
+            }
+            // The checkpoint thread is only gone when the node is.
+            Output::Frozen(frozen) => drop(self.frozen.send(frozen)),
+            // Only followers are behind, and there are no peers yet.
+            Output::ReadLog { replica, .. } => {
+                let (now, wall) = (self.parts.clock.now(), self.parts.clock.wall());
+                self.shard
+                    .handle(now, wall, Input::Log(replica, Vec::new()));
+            }
+            Output::Release(replica, index, term) => self.parts.wal.release(replica, index, term),
+            Output::Leader(group, term, node) => {
+                turn.news.push(RouteInput::Leader(group, term, node));
+            }
+            Output::Fault(group, cause) => {
+                tracing::error!(?group, cause, "a group stopped");
+                self.parts.statuses[self.number]
+                    .faults
+                    .lock()
+                    .push((group, cause));
+            }
+            Output::Send(node, ..) => tracing::debug!(%node, "no link to a peer"),
+        }
+    }
+
+    fn effect(&mut self, group: GroupId, effect: Effect, turn: &mut Turn) {
+        match effect {
+            Effect::Appended {
+                channel,
+                first,
+                messages,
+            } => self.appended(group, channel, first, messages, turn),
+            Effect::Transient {
+                channel,
+                record,
+                origin,
+                recipients,
+            } => {
+                let message = Outgoing::new(channel.clone(), None, record, origin);
+                if recipients.is_none() && is_pair(&channel) {
+                    turn.pairs.push((channel, vec![message]));
+                } else if let Some(view) = self.view(group, turn) {
+                    turn.jobs.push(Job::Transient {
+                        channel,
+                        message,
+                        recipients,
+                        view,
+                    });
+                }
+            }
+            Effect::MembersChanged(channel) => turn.jobs.push(Job::Forget(channel)),
+            Effect::Kick {
+                uid,
+                device_flag,
+                text,
+                delay_ms,
+            } => {
+                let presence = &self.parts.presence;
+                presence.kick_user(&uid, device_flag, text, delay_ms, &mut turn.wakes);
+            }
+            Effect::SendBan { uid, on } => self.parts.presence.send_ban(&uid, on, &mut turn.wakes),
+            Effect::SystemUids(uids) => self.parts.rules.system_uids_are(&uids),
+            // The shard itself asks for these to be delivered.
+            Effect::Outbox(..) => {}
+        }
+    }
+
+    fn appended(
+        &mut self,
+        group: GroupId,
+        channel: ChannelKey,
+        first: MessageSeq,
+        messages: Vec<(Record, Option<SessionRef>)>,
+        turn: &mut Turn,
+    ) {
+        let outgoing = messages.into_iter().zip(first.0..);
+        let outgoing = outgoing.map(|((record, origin), seq)| {
+            Outgoing::new(channel.clone(), Some(MessageSeq(seq)), record, origin)
+        });
+        let messages: Vec<_> = outgoing.collect();
+        turn.appended += messages.len();
+        if is_pair(&channel) {
+            turn.pairs.push((channel, messages));
+        } else if let Some(view) = self.view(group, turn) {
+            turn.jobs.push(Job::Push {
+                channel,
+                messages,
+                view,
+            });
+        }
+    }
+
+    fn view(&self, group: GroupId, turn: &mut Turn) -> Option<View> {
+        match &turn.view {
+            Some((known, view)) if *known == group => Some(view.clone()),
+            _ => {
+                let view = self.shard.view(group)?;
+                turn.view = Some((group, view.clone()));
+                Some(view)
+            }
+        }
+    }
+
+    fn push_pairs(&self, turn: &mut Turn) {
+        if turn.pairs.is_empty() {
+            return;
+        }
+        let directory = self.parts.presence.directory();
+        let sender = self.parts.delivery.sender();
+        for (channel, messages) in turn.pairs.drain(..) {
+            for uid in wk_chat::implicit_recipients(&channel) {
+                if receives(&uid) {
+                    sender.to_user(&directory, &uid, &messages, &mut turn.wakes);
+                }
+            }
+        }
+    }
+
+    fn publish_status(&self, appended: usize) {
+        let ((led, _), (rows, bytes)) = (self.shard.led(), self.shard.dirty());
+        let status = &self.parts.statuses[self.number];
+        if appended > 0 {
+            let grown = rows.saturating_sub(status.dirty_rows.load(Relaxed));
+            self.parts.totals.appended.add(appended as u64);
+            self.parts.totals.rows_beside.add(grown as u64);
+        }
+        status.led.store(led, Relaxed);
+        status.dirty_rows.store(rows, Relaxed);
+        status.dirty_bytes.store(bytes, Relaxed);
+    }
+}

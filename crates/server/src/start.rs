@@ -1,0 +1,292 @@
+//! From a configuration to a running node: what is opened and created, and what is started. How it ends: [`crate::running`].
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use wk_chat::{Answer, Query, Reply, Request};
+use wk_proto::{GroupId, LogIndex, NodeId, ReplicaId, SlotId, Term};
+use wk_replica::{Group, Shard, ShardConfig, membership};
+use wk_session::Transport;
+use wk_store::home::{Home, OnV2Data, Owner};
+use wk_store::{Frozen, Recovered, ReplicaMeta, Store, Wal, WalOptions};
+
+use crate::checkpoint_thread::CheckpointThread;
+use crate::clock::Clock;
+use crate::delivery::Worker;
+use crate::gateway::{Gateway, accept_all, bind};
+use crate::hub::wake_all;
+use crate::limits::READ_THREADS;
+use crate::node::{ListenConfig, NodeConfig, StartError};
+use crate::parts::Parts;
+use crate::route::{self, shard_of};
+use crate::running::{Part, Running};
+use crate::shard_thread::ShardThread;
+use crate::timers;
+use crate::wal_thread::WalThread;
+
+/// What the disk holds.
+struct Opened {
+    home: Home,
+    store: Store,
+    wal: Wal,
+    groups: Vec<Group>,
+}
+
+/// Starts a node.
+pub(crate) async fn start(
+    config: NodeConfig,
+) -> Result<(Arc<Parts>, Running, ListenConfig), StartError> {
+    let (listeners, listening) = bind_all(&config.listen).await?;
+    let opening = config.clone();
+    let opened = tokio::task::spawn_blocking(move || open(&opening))
+        .await
+        .map_err(|error| StartError::System(format!("opening the data directory: {error}")))??;
+    let (parts, mut running) = launch(config, opened)?;
+    accept(&parts, listeners, &mut running);
+    Ok((parts, running, listening))
+}
+
+type Listeners = Vec<(TcpListener, Transport)>;
+
+async fn bind_all(config: &ListenConfig) -> Result<(Listeners, ListenConfig), StartError> {
+    let mut listeners = Vec::new();
+    let mut bound = config.clone();
+    let wanted = [
+        (&mut bound.tcp, Transport::Tcp),
+        (&mut bound.ws, Transport::WebSocket),
+    ];
+    for (addr, kind) in wanted {
+        if let Some(addr) = addr {
+            let (listener, real) = listen(*addr).await?;
+            *addr = real;
+            listeners.push((listener, kind));
+        }
+    }
+    Ok((listeners, bound))
+}
+
+async fn listen(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    bind(addr)
+        .await
+        .map_err(|source| StartError::Listen { addr, source })
+}
+
+fn open(config: &NodeConfig) -> Result<Opened, StartError> {
+    let owner = Owner {
+        node: config.node,
+        disk_uuid: rand::random(),
+        now: Clock::new().wall(),
+        on_v2_data: OnV2Data::Refuse,
+    };
+    let home = Home::open(&config.data_dir, &owner)
+        .map_err(|error| StartError::Directory(error.to_string()))?;
+    let store = Store::open(home.disk())?;
+    let (wal, recovered) = Wal::open(home.disk(), WalOptions::default())?;
+    let slot_count = config.policy.slot_count;
+    let mut replicas = store.replicas()?;
+    if replicas.is_empty() {
+        store.create(&founding(config.node, slot_count))?;
+        replicas = store.replicas()?;
+    }
+    if replicas.len() != usize::from(slot_count) + 1 {
+        return Err(StartError::Directory(format!(
+            "{} holds {} slots, the configuration says {slot_count}; the number of slots is fixed when the cluster is founded",
+            home.path().display(),
+            replicas.len().saturating_sub(1),
+        )));
+    }
+    let mut recovered: BTreeMap<ReplicaId, Recovered> = recovered.into_iter().collect();
+    let groups = replicas.into_iter().map(|meta| {
+        let log = recovered.remove(&meta.replica).unwrap_or_default();
+        group(&store, meta, log)
+    });
+    let groups = groups.collect::<Result<_, StartError>>()?;
+    Ok(Opened {
+        home,
+        store,
+        wal,
+        groups,
+    })
+}
+
+/// The replicas of a new cluster of one.
+fn founding(node: NodeId, slot_count: u16) -> Vec<ReplicaMeta> {
+    let groups =
+        std::iter::once(GroupId::Control).chain((0..slot_count).map(|s| GroupId::Slot(SlotId(s))));
+    groups
+        .zip(1..)
+        .map(|(group, number)| {
+            let replica = ReplicaId(number);
+            ReplicaMeta {
+                replica,
+                group,
+                membership: membership::encode(&BTreeMap::from([(replica, node)])),
+                applied: LogIndex(0),
+                applied_term: Term(0),
+            }
+        })
+        .collect()
+}
+
+fn group(store: &Store, meta: ReplicaMeta, log: Recovered) -> Result<Group, StartError> {
+    let voters = membership::decode(&meta.membership).ok_or_else(|| wk_store::Error::Corrupt {
+        what: format!("membership of replica {}", meta.replica),
+        why: "not what this version writes".to_owned(),
+    })?;
+    Ok(Group {
+        group: meta.group,
+        replica: meta.replica,
+        voters,
+        store: store.slot(meta.replica)?,
+        applied_term: meta.applied_term,
+        log,
+    })
+}
+
+/// Shard threads by default: one per core, and never more than groups.
+fn shard_count(configured: usize, groups: usize) -> usize {
+    let wanted = match configured {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        n => n,
+    };
+    wanted.clamp(1, groups)
+}
+
+/// Builds everything and starts the threads and tasks.
+fn launch(config: NodeConfig, opened: Opened) -> Result<(Arc<Parts>, Running), StartError> {
+    let Opened {
+        home,
+        store,
+        wal,
+        groups,
+    } = opened;
+    let shards = shard_count(config.shards, groups.len());
+    let (parts, wakes) = Parts::new(config, shards);
+    let parts = Arc::new(parts);
+    parts.wal.set_used(wal.usage().0);
+    let (asks, asked) = mpsc::channel();
+    let (frozen, froze) = mpsc::channel();
+    let disk = home.disk();
+    let mut running = Running::new(parts.clone(), asks, home);
+    for thread in shard_threads(&parts, groups, &frozen) {
+        let name = format!("shard-{}", thread.number);
+        running.thread(Part::Shard, name, move || thread.run())?;
+    }
+    let thread = WalThread {
+        wal,
+        parts: parts.clone(),
+    };
+    running.thread(Part::Wal, "wal".to_owned(), move || thread.run())?;
+    let thread = CheckpointThread {
+        store,
+        disk,
+        parts: parts.clone(),
+        asks: asked,
+        frozen: froze,
+    };
+    running.thread(Part::Checkpoint, "checkpoint".to_owned(), move || {
+        thread.run();
+    })?;
+    helpers(&parts, &mut running)?;
+    running.task(wake_all(wakes));
+    running.task(timers::run(parts.clone()));
+    running.task(route::run(parts.route.clone()));
+    running.task(read_system_uids(parts.clone()));
+    running.task(leave_on_failure(parts.clone()));
+    Ok((parts, running))
+}
+
+fn shard_threads(
+    parts: &Arc<Parts>,
+    groups: Vec<Group>,
+    frozen: &mpsc::Sender<Vec<Frozen>>,
+) -> Vec<ShardThread> {
+    let count = parts.inboxes.len();
+    let mut by_shard: Vec<Vec<Group>> = (0..count).map(|_| Vec::new()).collect();
+    for group in groups {
+        by_shard[shard_of(group.group, count)].push(group);
+    }
+    let node = parts.config.node;
+    let threads = by_shard
+        .into_iter()
+        .zip(0..)
+        .map(|(groups, number): (_, u16)| {
+            let config = ShardConfig {
+                // As many as groups at most: 16 bits and one more, and one per core in practice.
+                shard: (number, u16::try_from(count).unwrap_or(u16::MAX)),
+                seed: rand::random(),
+                ..ShardConfig::new(node)
+            };
+            let (now, wall) = (parts.clock.now(), parts.clock.wall());
+            ShardThread {
+                number: usize::from(number),
+                shard: Shard::new(config, parts.rules.get(), groups, now, wall),
+                parts: parts.clone(),
+                frozen: frozen.clone(),
+            }
+        });
+    threads.collect()
+}
+
+/// The read pool and the delivery workers.
+fn helpers(parts: &Arc<Parts>, running: &mut Running) -> Result<(), StartError> {
+    for number in 0..READ_THREADS {
+        let parts = parts.clone();
+        running.thread(Part::Read, format!("read-{number}"), move || {
+            parts.reads.run(&parts.route);
+        })?;
+    }
+    for (number, queue) in parts.delivery.queues().iter().enumerate() {
+        let worker = Worker {
+            queue: queue.clone(),
+            sender: parts.delivery.sender().clone(),
+            route: parts.route.clone(),
+            runtime: tokio::runtime::Handle::current(),
+        };
+        running.thread(Part::Deliver, format!("deliver-{number}"), move || {
+            worker.run();
+        })?;
+    }
+    Ok(())
+}
+
+fn accept(parts: &Arc<Parts>, listeners: Listeners, running: &mut Running) {
+    let gateway = Arc::new(Gateway {
+        session: Arc::new(parts.config.session.clone()),
+        parts: parts.clone(),
+    });
+    for (listener, kind) in listeners {
+        running.listener(accept_all(gateway.clone(), listener, kind));
+    }
+}
+
+/// Reads the replicated list of system accounts once, so that leaders know them from the first request on.
+async fn read_system_uids(parts: Arc<Parts>) {
+    loop {
+        let query = Request::Query(Box::new(Query::SystemUids));
+        match parts.route.call(query).await {
+            Ok(Reply::Answer(answer)) => {
+                if let Answer::SystemUids(uids) = *answer {
+                    parts.rules.system_uids_were(&uids);
+                }
+                return;
+            }
+            other => {
+                tracing::warn!(?other, "the list of system accounts cannot be read yet");
+                tokio::time::sleep(READ_AGAIN).await;
+            }
+        }
+    }
+}
+
+/// Pause before the list of system accounts is asked for again.
+const READ_AGAIN: Duration = Duration::from_millis(100);
+
+/// A node that cannot serve sends its clients away: they come back, here or elsewhere.
+async fn leave_on_failure(parts: Arc<Parts>) {
+    parts.gate.failed().await;
+    parts.hub.drain();
+}

@@ -1,0 +1,181 @@
+//! Messages through a whole node: over sockets, to disk, to the recipients.
+
+mod common;
+
+use common::{Client, config, group, make_group, set_members, start, uid};
+use wk_chat::request::SetChange;
+use wk_chat::{Answer, Query, Reply, Request};
+use wk_proto::{ChannelKey, ChannelType, MessageSeq};
+use wk_server::Node;
+use wk_store::Dir;
+
+async fn history(node: &Node, channel: ChannelKey) -> Vec<(u64, Vec<u8>)> {
+    let query = Query::Messages {
+        channel,
+        first: MessageSeq(1),
+        last: MessageSeq(u64::MAX),
+        dir: Dir::Up,
+        limit: 1_000,
+    };
+    let reply = node.call(Request::Query(Box::new(query))).await.unwrap();
+    let Reply::Answer(answer) = reply else {
+        panic!("{reply:?}");
+    };
+    let Answer::Messages(messages) = *answer else {
+        panic!("{answer:?}");
+    };
+    let messages = messages.into_iter();
+    messages
+        .map(|m| (m.seq.0, m.record.payload().to_vec()))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_reaches_its_recipient_over_tcp_and_websocket() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(config(dir.path())).await;
+    let mut ann = Client::login(&node, "ann").await;
+    let mut bob = Client::ws(&node).await;
+    assert_eq!(bob.hello("bob", "b").await.reason_code, 1);
+
+    let ack = ann.say("bob", "hi bob").await;
+    assert_eq!((ack.reason_code, ack.message_seq), (1, 1));
+    let got = bob.recv().await;
+    assert_eq!(&got.payload[..], b"hi bob");
+    assert_eq!((&got.from_uid[..], got.message_seq), (&b"ann"[..], 1));
+    assert_eq!(got.message_id, ack.message_id);
+
+    let ack = bob.say("ann", "hi ann").await;
+    assert_eq!((ack.reason_code, ack.message_seq), (1, 2));
+    assert_eq!(&ann.recv().await.payload[..], b"hi ann");
+    ann.is_quiet().await;
+    bob.is_quiet().await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn senders_other_devices_get_it_and_the_sending_session_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(config(dir.path())).await;
+    let mut phone = Client::tcp(&node).await;
+    phone.hello("ann", "phone").await;
+    let mut desk = Client::tcp(&node).await;
+    desk.hello("ann", "desk").await;
+    assert_eq!(node.sessions(&uid("ann")).len(), 2);
+
+    assert_eq!(phone.say("bob", "x").await.reason_code, 1);
+    assert_eq!(&desk.recv().await.payload[..], b"x");
+    phone.is_quiet().await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pipelined_sends_are_acknowledged_and_delivered_in_order() {
+    const COUNT: u32 = 300;
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(config(dir.path())).await;
+    let mut ann = Client::login(&node, "ann").await;
+    let mut bob = Client::login(&node, "bob").await;
+    for n in 0..COUNT {
+        ann.post("bob", ChannelType::PERSON, &n.to_string()).await;
+    }
+    for n in 1..=COUNT {
+        let ack = ann.sendack().await;
+        assert_eq!(
+            (ack.reason_code, ack.client_seq, ack.message_seq),
+            (1, n, n)
+        );
+    }
+    for n in 0..COUNT {
+        assert_eq!(&bob.recv().await.payload[..], n.to_string().as_bytes());
+    }
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_message_reaches_exactly_the_members() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(config(dir.path())).await;
+    make_group(&node, "g", &["ann", "bob", "cat"]).await;
+    let mut ann = Client::login(&node, "ann").await;
+    let mut bob = Client::login(&node, "bob").await;
+    let mut cat = Client::login(&node, "cat").await;
+    let mut dan = Client::login(&node, "dan").await;
+
+    ann.post("g", ChannelType::GROUP, "one").await;
+    assert_eq!(ann.sendack().await.reason_code, 1);
+    assert_eq!(&bob.recv().await.payload[..], b"one");
+    assert_eq!(&cat.recv().await.payload[..], b"one");
+
+    // Who was removed gets nothing from the next message on; who was added does.
+    set_members(&node, "g", SetChange::Remove(vec![uid("cat")])).await;
+    set_members(&node, "g", SetChange::Add(vec![uid("dan")])).await;
+    ann.post("g", ChannelType::GROUP, "two").await;
+    assert_eq!(ann.sendack().await.reason_code, 1);
+    assert_eq!(&bob.recv().await.payload[..], b"two");
+    assert_eq!(&dan.recv().await.payload[..], b"two");
+    cat.is_quiet().await;
+    dan.post("g", ChannelType::GROUP, "three").await;
+    assert_eq!(dan.sendack().await.reason_code, 1);
+    cat.post("g", ChannelType::GROUP, "no").await;
+    assert_eq!(cat.sendack().await.reason_code, 3, "not a subscriber");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_survives_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let pair = ChannelKey::person(&uid("ann"), &uid("bob"));
+    let node = start(config(dir.path())).await;
+    let mut ann = Client::login(&node, "ann").await;
+    for text in ["a", "b", "c"] {
+        assert_eq!(ann.say("bob", text).await.reason_code, 1);
+    }
+    node.stop().await;
+    ann.ended().await;
+
+    let node = start(config(dir.path())).await;
+    let expected = [(1, b"a".to_vec()), (2, b"b".to_vec()), (3, b"c".to_vec())];
+    assert_eq!(history(&node, pair.clone()).await, expected);
+    let mut ann = Client::login(&node, "ann").await;
+    assert_eq!(ann.say("bob", "d").await.message_seq, 4);
+    node.stop().await;
+    assert_eq!(history_len(dir.path(), pair).await, 4);
+}
+
+async fn history_len(dir: &std::path::Path, channel: ChannelKey) -> usize {
+    let node = start(config(dir)).await;
+    let len = history(&node, channel).await.len();
+    node.stop().await;
+    len
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_survives_without_a_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(config(dir.path())).await;
+    make_group(&node, "g", &["ann"]).await;
+    let mut ann = Client::login(&node, "ann").await;
+    ann.post("g", ChannelType::GROUP, "kept").await;
+    assert_eq!(ann.sendack().await.reason_code, 1);
+    // As after kill -9: a copy of what the disk holds at this moment, no checkpoint, no farewell.
+    let copy = tempfile::tempdir().unwrap();
+    copy_tree(dir.path(), copy.path());
+    let again = start(config(copy.path())).await;
+    assert_eq!(history(&again, group("g")).await, [(1, b"kept".to_vec())]);
+    again.stop().await;
+    node.stop().await;
+}
+
+fn copy_tree(from: &std::path::Path, to: &std::path::Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir(&target).unwrap();
+            copy_tree(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), &target).unwrap();
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! One node: from settings to parts, until a signal.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::signal::unix::{SignalKind, signal};
+use wk_edge::http::{Addresses, ApiConfig, Build};
+use wk_proto::{NodeId, Uid};
+use wk_server::{ListenConfig, Node, NodeConfig, StartError};
+
+use crate::config::{Effect, Given, Settings};
+use crate::secrets::{Loaded, Secrets};
+use crate::{EXIT_CONFIG, Failure};
+
+/// Runs until SIGINT or SIGTERM, or until the node cannot go on.
+pub fn run(given: &Given, settings: Settings) -> Result<ExitCode, Failure> {
+    start_log(&settings);
+    let started = Instant::now();
+    for line in notices(given, &settings) {
+        tracing::warn!("{line}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::runtime)?;
+    runtime.block_on(serve(settings, started))
+}
+
+/// What an operator should hear before the start: keys without effect, and everything that is open to the network.
+pub fn notices(given: &Given, settings: &Settings) -> Vec<String> {
+    let mut lines = given.warnings.clone();
+    let with = |effect: Effect| -> Vec<&str> {
+        given
+            .iter()
+            .filter(|(k, _)| k.effect == effect)
+            .map(|(k, _)| k.name)
+            .collect()
+    };
+    for (names, what) in [
+        (with(Effect::NotYet), "not supported yet"),
+        (with(Effect::NoEffect), "without effect here"),
+    ] {
+        if !names.is_empty() {
+            lines.push(format!("configuration keys {what}: {}", names.join(", ")));
+        }
+    }
+    let reachable = |addr: Option<SocketAddr>| addr.is_some_and(|a| !a.ip().is_loopback());
+    if !settings.token_auth && (reachable(settings.addr) || reachable(settings.ws_addr)) {
+        lines.push("clients connect without a token (tokenAuthOn is false) and the client ports are open to the network".to_owned());
+    }
+    if settings.api_open && settings.manager_token.is_none() {
+        lines.push("the HTTP API answers everybody (api.openToNetwork is true and managerToken is not set)".to_owned());
+    }
+    lines
+}
+
+async fn serve(settings: Settings, started: Instant) -> Result<ExitCode, Failure> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::runtime)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::runtime)?;
+
+    let node = Node::start(node_config(&settings))
+        .await
+        .map_err(start_failure)?;
+    let secrets =
+        Secrets::load_or_create(&settings.data_dir.join("wukongim")).map_err(Failure::runtime)?;
+    let (stop_api, stopping) = tokio::sync::oneshot::channel::<()>();
+    let api = wk_edge::http::serve(
+        node.clone(),
+        api_config(&settings, &node, &secrets),
+        async {
+            let _ = stopping.await;
+        },
+    )
+    .await
+    .map_err(|e| {
+        Failure::runtime(format!(
+            "cannot listen on {} (httpAddr): {e}",
+            settings.http_addr
+        ))
+    })?;
+    wait_ready(&node).await;
+    greet(&settings, &node, api.addr(), &secrets, started);
+
+    let failed = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        why = node.failed() => Some(why),
+    };
+    if failed.is_none() {
+        tracing::info!("stopping");
+    }
+    let _ = stop_api.send(());
+    tokio::join!(api.stopped(), node.stop());
+    match failed {
+        Some(why) => Err(Failure::runtime(why)),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// A single node is ready within milliseconds; the greeting tells the truth either way.
+async fn wait_ready(node: &Node) {
+    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+    const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(5);
+    let end = Instant::now() + PATIENCE;
+    while !node.readiness().ready && Instant::now() < end {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn node_config(settings: &Settings) -> NodeConfig {
+    let mut policy = wk_chat::Policy::new();
+    policy.token_auth = settings.token_auth;
+    policy.manager_uid = Uid::trusted(&settings.manager_uid);
+    policy.manager_token = settings.manager_token.clone();
+    policy.visitor_suffix = settings.visitor_suffix.clone();
+    policy.whitelist_off_of_person = settings.whitelist_off_of_person;
+    NodeConfig {
+        node: NodeId(settings.node_id),
+        data_dir: settings.data_dir.clone(),
+        listen: ListenConfig {
+            tcp: settings.addr,
+            ws: settings.ws_addr,
+        },
+        policy,
+        session: wk_session::Config {
+            node: NodeId(settings.node_id),
+            encryption: settings.encryption,
+            json_rpc: settings.json_rpc,
+            idle_ms: settings.conn_idle_ms,
+            handshake_ms: HANDSHAKE_MS,
+            retry_interval_ms: settings.retry_interval_ms,
+            retry_max: settings.retry_max,
+            proxy_protocol: true,
+        },
+        shards: settings.shards,
+        connections_max: match settings.connections_max {
+            0 => CONNECTIONS_MAX,
+            given => given,
+        },
+    }
+}
+
+/// Wire-protocol 11.1: until the first complete frame.
+const HANDSHAKE_MS: u64 = 2_000;
+/// Without a configured bound: what one process of this design holds (H18); descriptors usually end earlier.
+const CONNECTIONS_MAX: usize = 1_000_000;
+
+fn api_config(settings: &Settings, node: &Node, secrets: &Loaded) -> ApiConfig {
+    let listening = node.listening();
+    let external = &settings.external;
+    let host = if external.ip.is_empty() {
+        own_address().to_string()
+    } else {
+        external.ip.clone()
+    };
+    let derive = |given: &str, scheme: &str, port: Option<u16>| match port {
+        _ if !given.is_empty() => given.to_owned(),
+        Some(port) => format!("{scheme}{host}:{port}"),
+        None => String::new(),
+    };
+    let mut config = ApiConfig::new(settings.http_addr);
+    config.manager_token = settings
+        .manager_token
+        .as_deref()
+        .unwrap_or_default()
+        .to_owned();
+    config.api_token = secrets.secrets.api_token.clone();
+    config.open_to_network = settings.api_open;
+    config.mode = if settings.release { "release" } else { "debug" }.to_owned();
+    config.addresses = Addresses {
+        tcp: derive(&external.tcp_addr, "", listening.tcp.map(|a| a.port())),
+        ws: derive(&external.ws_addr, "ws://", listening.ws.map(|a| a.port())),
+        wss: external.wss_addr.clone(),
+        manager: external.manager_addr.clone(),
+        api: derive(
+            &external.api_url,
+            "http://",
+            Some(settings.http_addr.port()),
+        ),
+        intranet_tcp: settings.intranet_tcp_addr.clone(),
+    };
+    config.build = Build {
+        version: env!("CARGO_PKG_VERSION"),
+        ..Build::default()
+    };
+    config.service.command_sync_off = settings.disable_command_sync;
+    config.service.conversations_per_user_max = settings.conversations_max;
+    config.service.online_command_channel = Arc::clone(&settings.online_command_channel);
+    config
+}
+
+/// The address this machine would use to reach the network; nothing is sent.
+fn own_address() -> IpAddr {
+    let probe = || -> std::io::Result<IpAddr> {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        // TEST-NET-1: never routed, but it selects the interface of the default route.
+        socket.connect("192.0.2.1:9")?;
+        Ok(socket.local_addr()?.ip())
+    };
+    probe().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST))
+}
+
+fn start_failure(error: StartError) -> Failure {
+    let code = if matches!(error, StartError::Directory(_)) {
+        EXIT_CONFIG
+    } else {
+        1
+    };
+    Failure {
+        message: error.to_string(),
+        code,
+    }
+}
+
+fn start_log(settings: &Settings) {
+    let level = match settings.log_level {
+        1 => "debug",
+        3 => "warn",
+        4.. => "error",
+        _ if settings.release => "info",
+        _ => "debug",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("RUST_LOG").unwrap_or_else(|_| {
+        tracing_subscriber::EnvFilter::new(format!("{level},hyper=warn,raft=warn"))
+    });
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .try_init();
+}
+
+/// The first lines an operator reads: where everything is, and one thing to try.
+fn greet(settings: &Settings, node: &Node, api: SocketAddr, secrets: &Loaded, started: Instant) {
+    let readiness = node.readiness();
+    let state = if readiness.ready {
+        format!("ready in {:.2} s", started.elapsed().as_secs_f64())
+    } else {
+        format!("waiting: {}", readiness.waiting_for.join("; "))
+    };
+    let listening = node.listening();
+    let shown = |scheme: &str, addr: Option<SocketAddr>| {
+        addr.map_or_else(|| "off".to_owned(), |a| format!("{scheme}{a}"))
+    };
+    let data = settings.data_dir.join("wukongim");
+    let data = std::fs::canonicalize(&data).unwrap_or(data);
+    println!(
+        "WuKongIM {} · node {} · {state}",
+        env!("CARGO_PKG_VERSION"),
+        settings.node_id
+    );
+    println!(
+        "  clients   {}   {}",
+        shown("tcp://", listening.tcp),
+        shown("ws://", listening.ws)
+    );
+    println!("  HTTP API  http://{api}");
+    println!("  data      {}", data.display());
+    if secrets.fresh {
+        println!(
+            "  manager   user admin, password {}",
+            secrets.secrets.manager_password
+        );
+        println!(
+            "  API token {}   (header \"token\", for requests from other machines)",
+            secrets.secrets.api_token
+        );
+        println!(
+            "            both are shown this once and kept in {}",
+            secrets.path.display()
+        );
+    }
+    let port = api.port();
+    println!(
+        "  try       curl http://127.0.0.1:{port}/message/send -d '{{\"from_uid\":\"alice\",\"channel_id\":\"bob\",\"channel_type\":1,\"payload\":\"aGVsbG8=\"}}'"
+    );
+}
