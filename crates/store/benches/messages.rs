@@ -12,7 +12,7 @@ use wk_proto::{
     ReplicaId, SlotId, Term, WallMs,
 };
 use wk_store::disk::RealDisk;
-use wk_store::{Dir, IoBudget, Limit, ReplicaMeta, SlotStore, Store, View};
+use wk_store::{Dir, IoBudget, Limit, ReplicaMeta, SlotStore, Store, Table, View};
 
 const MESSAGES: u64 = 1_000_000;
 const CHANNELS: u64 = 10_000;
@@ -40,13 +40,35 @@ fn record(n: u64) -> Record {
     .encode()
 }
 
-fn report(what: &str, start: Instant, n: u64) {
-    let us = start.elapsed().as_secs_f64() * 1e6;
-    println!(
-        "{what:<44}{:>10.3} µs each {:>10.1} ms",
-        us / n as f64,
-        us / 1e3
-    );
+/// Nanoseconds this thread has run: on a busy machine elapsed time says little.
+fn cpu_ns() -> f64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let first = stat.split(' ').next().and_then(|n| n.parse().ok());
+    first.unwrap_or(0.0)
+}
+
+/// Elapsed and CPU time since.
+struct Clock(Instant, f64);
+
+impl Clock {
+    fn start() -> Self {
+        Self(Instant::now(), cpu_ns())
+    }
+
+    /// Microseconds.
+    fn read(&self) -> (f64, f64) {
+        let cpu = (cpu_ns() - self.1) / 1e3;
+        (self.0.elapsed().as_secs_f64() * 1e6, cpu)
+    }
+}
+
+fn report(what: &str, start: Clock, n: u64) {
+    print(what, start.read(), n);
+}
+
+fn print(what: &str, (us, cpu): (f64, f64), n: u64) {
+    let n = n as f64;
+    println!("{what:<40}{:>12.3} µs each{:>12.3} µs CPU", us / n, cpu / n);
 }
 
 fn checkpoint(store: &Store, slot: &mut SlotStore) {
@@ -55,9 +77,13 @@ fn checkpoint(store: &Store, slot: &mut SlotStore) {
     slot.release(&done);
 }
 
-/// Appends `records` and returns the seconds taken, and the worst entry in µs.
-fn append(slot: &mut SlotStore, keys: &[ChannelKey], records: &[(u64, Record)]) -> (f64, f64) {
-    let start = Instant::now();
+/// Appends `records`; elapsed and CPU time, and the worst entry, in µs.
+fn append(
+    slot: &mut SlotStore,
+    keys: &[ChannelKey],
+    records: &[(u64, Record)],
+) -> ((f64, f64), f64) {
+    let start = Clock::start();
     let mut worst = 0.0f64;
     for entry in records.chunks(PER_ENTRY as usize) {
         let began = Instant::now();
@@ -75,7 +101,7 @@ fn append(slot: &mut SlotStore, keys: &[ChannelKey], records: &[(u64, Record)]) 
         tx.commit();
         worst = worst.max(began.elapsed().as_secs_f64() * 1e6);
     }
-    (start.elapsed().as_secs_f64(), worst)
+    (start.read(), worst)
 }
 
 fn tails(what: &str, view: &View, keys: &[ChannelKey]) {
@@ -83,7 +109,7 @@ fn tails(what: &str, view: &View, keys: &[ChannelKey]) {
         count: 20,
         bytes: usize::MAX,
     };
-    let start = Instant::now();
+    let start = Clock::start();
     for n in 0..READS {
         let key = &keys[(n * 7_919 % CHANNELS) as usize];
         let all = (MessageSeq(1), MessageSeq(u64::MAX));
@@ -99,17 +125,17 @@ fn tails(what: &str, view: &View, keys: &[ChannelKey]) {
 
 fn points(view: &View, keys: &[ChannelKey]) {
     let key = |n: u64| &keys[(n * 7_919 % CHANNELS) as usize];
-    let start = Instant::now();
+    let start = Clock::start();
     for n in 0..READS {
         assert!(view.head(key(n)).unwrap().is_some());
     }
     report("head", start, READS);
-    let start = Instant::now();
+    let start = Clock::start();
     for n in 0..READS {
         view.last_by(key(n), &format!("user{}", n % 997)).unwrap();
     }
     report("last_by", start, READS);
-    let start = Instant::now();
+    let start = Clock::start();
     for n in 0..READS {
         let id = MessageId((n * 7_919 % MESSAGES) as i64 + 1);
         assert!(view.by_id(id).unwrap().is_some());
@@ -119,7 +145,7 @@ fn points(view: &View, keys: &[ChannelKey]) {
         count: 1_000,
         bytes: usize::MAX,
     };
-    let start = Instant::now();
+    let start = Clock::start();
     for n in 0..50 {
         assert_eq!(
             view.by_id_after(MessageId(n * 1_000), limit).unwrap().len(),
@@ -127,6 +153,51 @@ fn points(view: &View, keys: &[ChannelKey]) {
         );
     }
     report("by_id_after, a message", start, 50_000);
+}
+
+/// Rows as a checkpoint meets them: 20,000 at random keys among as many older ones.
+fn rows(store: &Store, slot: &mut SlotStore) {
+    let key = |user: u64, n: u64| [user.to_be_bytes(), n.to_be_bytes()].concat();
+    for round in 0..2u64 {
+        for batch in 0..200u64 {
+            let mut tx = slot.begin(slot.applied().next());
+            for n in 0..100 {
+                let n = batch * 100 + n;
+                let value = Bytes::from(vec![round as u8; 100]);
+                tx.put(Table(1), &key(n % 4, n * 7_919 % 20_000), value);
+            }
+            tx.commit();
+        }
+        let view = slot.view();
+        let start = Clock::start();
+        for user in 0..4u64 {
+            let found = view
+                .scan(Table(1), &user.to_be_bytes(), None, 5_000)
+                .unwrap();
+            assert_eq!(found.len(), 5_000);
+        }
+        report("scan, a row, memtable over older", start, 20_000);
+        drop(view);
+        let start = Clock::start();
+        checkpoint(store, slot);
+        report("checkpoint of 20,000 rows, a row", start, 20_000);
+    }
+    let view = slot.view();
+    let start = Clock::start();
+    for user in 0..4u64 {
+        view.scan(Table(1), &user.to_be_bytes(), None, 5_000)
+            .unwrap();
+    }
+    report("scan, a row, redb", start, 20_000);
+    let start = Clock::start();
+    for n in 0..20_000u64 {
+        assert!(
+            view.get(Table(1), &key(n % 4, n * 7_919 % 20_000))
+                .unwrap()
+                .is_some()
+        );
+    }
+    report("get, redb", start, 20_000);
 }
 
 fn main() {
@@ -147,26 +218,23 @@ fn main() {
     };
     store.create(&[meta]).unwrap();
     let mut slot = store.slot(ReplicaId(1)).unwrap();
-    let (mut seconds, mut worst) = (0.0, 0.0f64);
+    let (mut took, mut worst) = ((0.0, 0.0), 0.0f64);
     let mut written = Vec::new();
     for part in 0..MESSAGES / CHECKPOINT_EVERY {
         let numbers = part * CHECKPOINT_EVERY..(part + 1) * CHECKPOINT_EVERY;
         let records: Vec<(u64, Record)> = numbers.map(|n| (n, record(n))).collect();
-        let (took, slowest) = append(&mut slot, &keys, &records);
-        seconds += took;
+        let (part_took, slowest) = append(&mut slot, &keys, &records);
+        took = (took.0 + part_took.0, took.1 + part_took.1);
         worst = worst.max(slowest);
         if part == 0 {
             tails("tail(20), memtable", &slot.view(), &keys);
         }
-        let start = Instant::now();
+        let start = Clock::start();
         checkpoint(&store, &mut slot);
-        written.push(start.elapsed().as_secs_f64() * 1e3);
+        written.push(start.read().0 / 1e3);
     }
-    let us = seconds * 1e6 / MESSAGES as f64;
-    println!(
-        "{:<44}{us:>10.3} µs each, worst entry of {PER_ENTRY} {worst:.0} µs",
-        "append + duplicate check"
-    );
+    print("append + duplicate check", took, MESSAGES);
+    println!("worst entry of {PER_ENTRY}: {worst:.0} µs");
     println!("checkpoints of {CHECKPOINT_EVERY} messages: {written:.0?} ms");
     tails("tail(20), files", &slot.view(), &keys);
     points(&slot.view(), &keys);
@@ -179,13 +247,14 @@ fn main() {
         append(&mut slot, &keys, &records);
         checkpoint(&store, &mut slot);
     }
-    let start = Instant::now();
+    let start = Clock::start();
     while store.merge_step(&mut NoBudget).unwrap() {}
     report("merge, a message", start, 2 * MESSAGES);
     tails("tail(20), merged", &slot.view(), &keys);
     points(&slot.view(), &keys);
+    rows(&store, &mut slot);
     drop((slot, store));
-    let start = Instant::now();
+    let start = Clock::start();
     let store = open();
     report("open, 2 M messages", start, 1);
     drop(store);

@@ -88,6 +88,18 @@ impl std::fmt::Debug for Frozen {
     }
 }
 
+impl Frozen {
+    /// Whose.
+    pub fn replica(&self) -> ReplicaId {
+        self.replica
+    }
+
+    /// Log index it stands at.
+    pub fn applied(&self) -> LogIndex {
+        self.applied
+    }
+}
+
 /// Proof that a set of [`Frozen`] is on disk: hand it back to each [`SlotStore`].
 #[derive(Clone, Debug)]
 pub struct Checkpointed {

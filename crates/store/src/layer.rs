@@ -2,8 +2,8 @@
 //! a list of layers; newer layers hold larger seqs and ids, so readers walk them from one end and stop.
 
 use wk_proto::{ChannelKey, MessageId, MessageSeq, Record, WallMs};
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::hash::text_hash;
 use crate::{Dir, Head, Limit, Result, Stored};
 
 /// A channel with its hash, computed once per call.
@@ -27,18 +27,18 @@ impl NumberHash {
 impl<'a> Channel<'a> {
     pub(crate) fn new(key: &'a ChannelKey) -> Self {
         let seed = u64::from(key.kind.0) << 1 | u64::from(key.twin);
-        let hash = xxh3_64_with_seed(key.base.as_str().as_bytes(), seed);
+        let hash = text_hash(key.base.as_str(), seed);
         Self { key, hash }
     }
 
     /// Hash of (channel, sender).
     pub(crate) fn sender(&self, from: &str) -> u64 {
-        xxh3_64_with_seed(from.as_bytes(), self.hash)
+        text_hash(from, self.hash)
     }
 
     /// Hash of (channel, client_msg_no). Another seed than [`Self::sender`]: a number may be spelled like a uid.
     pub(crate) fn number(&self, number: &str) -> NumberHash {
-        NumberHash(xxh3_64_with_seed(number.as_bytes(), !self.hash))
+        NumberHash(text_hash(number, !self.hash))
     }
 }
 

@@ -19,6 +19,7 @@
 mod base;
 pub mod checkpoint;
 pub mod disk;
+mod hash;
 pub mod home;
 mod layer;
 mod layers;

@@ -322,7 +322,8 @@ impl View {
         Ok(None)
     }
 
-    /// Messages with `first..=last`, the end chosen by `dir` up to `limit`, ascending. Seqs may have gaps (H49).
+    /// Messages with `first..=last`, the end chosen by `dir` up to `limit`, ascending. Seqs may have gaps (H49). Records from a
+    /// file share the memory of their block (16 KiB): copy what is kept for long.
     pub fn range(
         &self,
         channel: &ChannelKey,

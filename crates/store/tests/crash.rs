@@ -8,7 +8,7 @@ use std::sync::Arc;
 use common::{Action, Model, NoBudget, channel, checkpoint, freeze, meta, open, record};
 use wk_proto::{LogIndex, MessageSeq, ReplicaId, WallMs};
 use wk_store::disk::{Faults, SimDisk};
-use wk_store::{Dir, Disk, Error, Frozen, Limit, Result, SlotStore, Store, Table};
+use wk_store::{Dir, Disk, Error, Frozen, IoBudget, Limit, Result, SlotStore, Store, Table};
 
 /// Files of a tier that make one of the next.
 const FAN_IN: u64 = 8;
@@ -402,6 +402,37 @@ fn appending_writes_no_rows() {
     }
     let kib = disk.open("rows.redb", false).unwrap().len().unwrap() / 1024;
     assert!(kib < 2_000, "{kib} KiB of rows for 10,000 messages");
+}
+
+/// Remembers what was asked for.
+#[derive(Default)]
+struct Meter(Vec<usize>);
+
+impl IoBudget for Meter {
+    fn take(&mut self, bytes: usize) {
+        self.0.push(bytes);
+    }
+}
+
+#[test]
+fn background_writes_ask_the_budget_for_every_byte_in_steps() {
+    let disk = SimDisk::new();
+    let store = open(&shared(&disk));
+    store.create(&[meta(1)]).unwrap();
+    let mut slot = store.slot(ReplicaId(1)).unwrap();
+    let mut tx = slot.begin(LogIndex(1));
+    for n in 1..=30 {
+        let record = record(n, 1, "u1", "", &vec![n as u8; 200_000]);
+        tx.append(&channel(n as usize), record).unwrap();
+        tx.put(Table(1), &n.to_be_bytes(), vec![0; 100_000].into());
+    }
+    tx.commit();
+    let frozen = freeze(&mut slot).unwrap();
+    let mut meter = Meter::default();
+    store.checkpoint(&[frozen], &mut meter).unwrap();
+    assert!(meter.0.iter().all(|&step| step <= 1024 * 1024));
+    let asked: usize = meter.0.iter().sum();
+    assert!((9_000_000..20_000_000).contains(&asked), "{asked} bytes");
 }
 
 #[test]

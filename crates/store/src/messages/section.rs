@@ -367,7 +367,7 @@ impl Layer for SectionLayer {
     /// By hash alone: a collision of 64 bits could show another member's newest seq instead.
     fn last_by(&self, channel: &Channel<'_>, from: &str) -> Result<Option<MessageSeq>> {
         let sender = channel.sender(from);
-        if self.find(channel).is_none() || !self.may_have(&self.section().sender_filter, sender)? {
+        if !self.may_have(&self.section().sender_filter, sender)? || self.find(channel).is_none() {
             return Ok(None);
         }
         let mut newest = None;
@@ -460,13 +460,15 @@ impl Layer for SectionLayer {
         if self.section().time_max < since {
             return Ok(None);
         }
+        // The filter before the channel: one cache line says no to nearly every new message.
+        let (hash, sender) = (channel.number(number), channel.sender(from));
+        let filter = &self.section().number_filter;
+        if !self.may_have(filter, hash.with_sender(sender))? {
+            return Ok(None);
+        }
         let Some(entry) = self.find(channel) else {
             return Ok(None);
         };
-        let (hash, sender) = (channel.number(number), channel.sender(from));
-        if !self.may_have(&self.section().number_filter, hash.with_sender(sender))? {
-            return Ok(None);
-        }
         let mut found = None;
         let numbers = &self.section().numbers;
         let at = (hash.0, sender as u32);

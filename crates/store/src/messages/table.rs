@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn the_filter_knows_its_keys_and_few_others() {
-        let key = |i: u64| xxhash_rust::xxh3::xxh3_64(&i.to_le_bytes());
+        let key = |i: u64| crate::hash::text_hash(&i.to_string(), 0);
         let keys: Vec<u64> = (0..10_000).map(key).collect();
         let filter = encode_filter(&keys);
         assert!(keys.iter().all(|&k| filter_has(&filter, k)));
