@@ -4,7 +4,7 @@ use wk_chat::request::CallError;
 use wk_chat::request::Why;
 use wk_chat::{Effect, Query, Reply, Request, Write, implicit_recipients};
 use wk_cluster::{Retry, RouterOut};
-use wk_proto::{ChannelKey, GroupId, MessageId, NodeId, Ticket};
+use wk_proto::{ChannelKey, GroupId, LogIndex, MessageId, NodeId, ReplicaId, Ticket};
 use wk_replica::{Input, Output, PeerMessage, WalMark};
 use wk_store::{Frozen, IoBudget, View};
 
@@ -165,6 +165,16 @@ impl World {
                 self.submit(id, None, origin, request, Retry::IfIdempotent, OUTBOX_MS);
             }
             Output::Frozen(parts) => self.frozen(id, parts),
+            Output::ReadLog {
+                replica,
+                first,
+                last,
+                bytes,
+            } => {
+                let us = self.net_dice.between(10, 3_000);
+                let wanted = (replica, first, last, bytes);
+                self.after_us(us, Event::ReadLog(id, life, wanted));
+            }
             Output::Release(replica, index, term) => {
                 self.note(format_args!("{id} releases {replica} up to {index}"));
                 let up = self.node(id).up.as_mut();
@@ -412,6 +422,23 @@ impl World {
         let hash = self.nodes[&id].up.as_ref().map_or(0, |up| up.door.hash());
         self.note(format_args!("{id} synced {mark:?} disk {hash:x}"));
         self.after_turn(id);
+    }
+
+    pub(crate) fn read_log(
+        &mut self,
+        id: NodeId,
+        (replica, first, last, bytes): (ReplicaId, LogIndex, LogIndex, usize),
+    ) {
+        let Some(up) = &mut self.node(id).up else {
+            return;
+        };
+        let read = up.log.read(replica, first, last, bytes);
+        self.note(format_args!("{id} reads {replica} {first}..={last}"));
+        match read {
+            Ok(entries) => self.input(id, Input::Log(replica, entries)),
+            Err(wk_store::Error::Invalid(_)) => self.input(id, Input::Log(replica, Vec::new())),
+            Err(error) => self.disk_failed(id, &error),
+        }
     }
 
     /// A checkpoint begins.

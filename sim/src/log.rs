@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bytes::Bytes;
 use wk_proto::{LogIndex, NodeId, ReplicaId, Term};
 use wk_replica::{After, PeerMessage, WalMark};
 use wk_store::{Wal, WalRecord};
@@ -72,6 +73,17 @@ impl LogDriver {
     /// One step of preparing later writes.
     pub(crate) fn prepare(&mut self) -> wk_store::Result<bool> {
         self.wal.prepare()
+    }
+
+    /// Entries of a replica, with their terms, kinds and contents.
+    pub(crate) fn read(
+        &self,
+        replica: ReplicaId,
+        first: LogIndex,
+        last: LogIndex,
+        bytes: usize,
+    ) -> wk_store::Result<Vec<(LogIndex, Term, u8, Bytes)>> {
+        self.wal.read(replica, first, last, bytes)
     }
 
     pub(crate) fn release(

@@ -15,7 +15,9 @@ use bytes::Bytes;
 use wk_chat::request::{CallError, Why};
 use wk_chat::{Effect, Query, Reply, Request};
 use wk_cluster::{Call, LaneId, Retry};
-use wk_proto::{ChannelKey, GroupId, MessageId, Mono, NodeId, Term, Ticket, WallMs};
+use wk_proto::{
+    ChannelKey, GroupId, LogIndex, MessageId, Mono, NodeId, ReplicaId, Term, Ticket, WallMs,
+};
 use wk_replica::{Input, PeerMessage, WalMark};
 use wk_store::{Checkpointed, Disk as _, View};
 
@@ -69,6 +71,7 @@ pub(crate) enum Event {
     Freeze(NodeId, u64),
     Checkpoint(NodeId, u64),
     Flushed(NodeId, u64, Checkpointed),
+    ReadLog(NodeId, u64, (ReplicaId, LogIndex, LogIndex, usize)),
     Read {
         at: (NodeId, u64),
         ticket: Ticket,
@@ -239,6 +242,7 @@ impl World {
             Event::Flushed(id, life, done) if self.lives(id, life) => {
                 self.input(id, Input::Flushed(done));
             }
+            Event::ReadLog(id, life, wanted) if self.lives(id, life) => self.read_log(id, wanted),
             Event::Read {
                 at: (id, life),
                 ticket,
@@ -284,6 +288,7 @@ impl World {
             | Event::Freeze(..)
             | Event::Checkpoint(..)
             | Event::Flushed(..)
+            | Event::ReadLog(..)
             | Event::Read { .. }
             | Event::Deliver { .. }
             | Event::LinkBroken { .. } => {}
