@@ -136,7 +136,10 @@ impl World {
         let up = self.nodes[&id].up.as_ref();
         let up = up.ok_or_else(|| format!("I-12: {id} is down at the end"))?;
         let waiting = up.callers.len();
-        ensure!(waiting == 0, "I-10: {waiting} calls at {id} were never answered");
+        ensure!(
+            waiting == 0,
+            "I-10: {waiting} calls at {id} were never answered"
+        );
         let waiting = up.router.in_flight();
         ensure!(waiting == 0, "I-10: {waiting} calls of {id} never ended");
         Ok(())
@@ -241,11 +244,15 @@ impl World {
         let members = (0..self.clients.len())
             .filter(|c| is_group && self.oracle.is_member(&message.channel, *c));
         let implicit = implicit_recipients(&message.channel);
-        let receivers: Vec<usize> = members.chain(implicit.iter().filter_map(client_of)).collect();
+        let receivers: Vec<usize> = members
+            .chain(implicit.iter().filter_map(client_of))
+            .collect();
         for client in receivers {
             let received = &self.clients[client].received;
             ensure!(
-                received.iter().any(|(c, s, _)| *c == message.channel && *s == seq),
+                received
+                    .iter()
+                    .any(|(c, s, _)| *c == message.channel && *s == seq),
                 "I-11: u{client} did not receive {:?}",
                 message.payload
             );
@@ -272,7 +279,11 @@ fn fingerprint(view: &View) -> wk_store::Result<Vec<String>> {
     for (channel, head) in view.channels(None, EVERYTHING)? {
         lines.push(format!("{channel:?} {head:?}"));
         if let Answer::Messages(messages) = history(&channel).answer(view)? {
-            lines.extend(messages.iter().map(|m| format!("{} {:?}", m.seq, m.record.as_bytes())));
+            lines.extend(
+                messages
+                    .iter()
+                    .map(|m| format!("{} {:?}", m.seq, m.record.as_bytes())),
+            );
         }
     }
     Ok(lines)

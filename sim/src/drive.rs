@@ -4,7 +4,7 @@ use wk_chat::request::CallError;
 use wk_chat::request::Why;
 use wk_chat::{Effect, Query, Reply, Request, Write, implicit_recipients};
 use wk_cluster::{Retry, RouterOut};
-use wk_proto::{ChannelKey, GroupId, LogIndex, MessageId, NodeId, ReplicaId, Ticket};
+use wk_proto::{ChannelKey, GroupId, LogIndex, MessageId, Mono, NodeId, ReplicaId, Ticket};
 use wk_replica::{Input, Output, PeerMessage, WalMark};
 use wk_store::{Frozen, IoBudget, View};
 
@@ -101,7 +101,10 @@ impl World {
     /// Waits for the shard's next timeout.
     pub(crate) fn arm(&mut self, id: NodeId) {
         let (now, life) = (self.now, self.nodes[&id].life);
-        let due = self.nodes[&id].up.as_ref().and_then(|up| up.shard.next_timeout());
+        let due = self.nodes[&id]
+            .up
+            .as_ref()
+            .and_then(|up| up.shard.next_timeout());
         if let Some(due) = due {
             self.at(due.max(now), Event::ShardTimer(id, life));
         }
@@ -298,7 +301,8 @@ impl World {
     /// Everything on the link is lost; both ends hear of it.
     pub(crate) fn break_link(&mut self, a: NodeId, b: NodeId) {
         let link = self.net.life(a, b);
-        self.net.break_link(a, b);
+        let known = Mono(self.now.0 + LINK_BROKEN_US);
+        self.net.break_link(known, a, b);
         for (node, peer) in [(a, b), (b, a)] {
             let life = self.nodes[&node].life;
             let event = Event::LinkBroken {
@@ -607,7 +611,10 @@ impl World {
     }
 
     fn recipients(&self, id: NodeId, group: GroupId, channel: &ChannelKey) -> Vec<usize> {
-        let view = self.nodes[&id].up.as_ref().and_then(|up| up.shard.view(group));
+        let view = self.nodes[&id]
+            .up
+            .as_ref()
+            .and_then(|up| up.shard.view(group));
         let members = view.and_then(|view| members(&channel.ordinary()).answer(&view).ok());
         let mut uids = implicit_recipients(channel);
         if let Some(wk_chat::Answer::Uids(members, _)) = members {

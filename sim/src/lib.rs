@@ -79,7 +79,11 @@ impl fmt::Display for Report {
             );
         };
         writeln!(f, "seed {} {}: {failure}", self.seed, self.scenario)?;
-        write!(f, "replay: make sim SEED={} SCENARIO={}", self.seed, self.scenario)?;
+        write!(
+            f,
+            "replay: make sim SEED={} SCENARIO={}",
+            self.seed, self.scenario
+        )?;
         match self.plant {
             Plant::Nothing => Ok(()),
             plant => write!(f, " PLANT={plant}"),

@@ -200,12 +200,7 @@ impl Client {
     }
 
     /// A message to somewhere.
-    pub(crate) fn compose(
-        &mut self,
-        now: Mono,
-        channel: ChannelKey,
-        oracle: &mut Oracle,
-    ) -> Work {
+    pub(crate) fn compose(&mut self, now: Mono, channel: ChannelKey, oracle: &mut Oracle) -> Work {
         let number = match self.numbers {
             Numbers::Unique => format!("{}-{}", self.number, oracle.messages.len()),
             Numbers::Constant => "always".to_owned(),
@@ -216,13 +211,7 @@ impl Client {
         Work::Send(at)
     }
 
-    fn choose(
-        &mut self,
-        now: Mono,
-        clients: usize,
-        dice: &mut Dice,
-        oracle: &mut Oracle,
-    ) -> Work {
+    fn choose(&mut self, now: Mono, clients: usize, dice: &mut Dice, oracle: &mut Oracle) -> Work {
         match dice.below(100) {
             0..60 => {
                 let channel = channel(self.number, clients, dice);
@@ -366,13 +355,7 @@ impl Client {
     }
 }
 
-fn answered(
-    client: usize,
-    op: &Op,
-    reply: Reply,
-    now: Mono,
-    oracle: &mut Oracle,
-) -> Checked {
+fn answered(client: usize, op: &Op, reply: Reply, now: Mono, oracle: &mut Oracle) -> Checked {
     let took_ms = ms_between(op.begun, now);
     match (&op.work, reply) {
         (Work::Send(at), Reply::Sent(result)) => oracle.sent(*at, result, now),

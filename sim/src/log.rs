@@ -92,7 +92,8 @@ impl LogDriver {
         index: LogIndex,
         term: Term,
     ) -> wk_store::Result<()> {
-        self.terms.retain(|key, _| key.0 != replica || key.1 > index);
+        self.terms
+            .retain(|key, _| key.0 != replica || key.1 > index);
         self.wal.release(replica, index, term)
     }
 

@@ -36,7 +36,10 @@ struct Options {
 fn main() -> ExitCode {
     let options = Options::parse();
     let Some(scenarios) = scenarios(&options.scenario) else {
-        eprintln!("--scenario is one, three or all, not {:?}", options.scenario);
+        eprintln!(
+            "--scenario is one, three or all, not {:?}",
+            options.scenario
+        );
         return ExitCode::from(64);
     };
     let Some(plant) = plant(options.plant.as_deref()) else {

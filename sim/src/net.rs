@@ -38,6 +38,8 @@ pub(crate) struct Net {
     cuts: BTreeSet<(NodeId, NodeId)>,
     /// How often the link between two nodes broke.
     lives: BTreeMap<(NodeId, NodeId), u64>,
+    /// No new life begins before then: both ends must know first that the last one ended.
+    down_until: BTreeMap<(NodeId, NodeId), Mono>,
     /// When the last thing sent one way arrives.
     last: BTreeMap<(NodeId, NodeId), Mono>,
 }
@@ -69,8 +71,12 @@ impl Net {
         from: NodeId,
         to: NodeId,
     ) -> Option<(Mono, u64)> {
-        if self.is_cut(from, to) || self.is_cut(to, from) || dice.below(400) < self.weather.drop_percent
-        {
+        let breaks = dice.below(400) < self.weather.drop_percent;
+        let is_down = self
+            .down_until
+            .get(&pair(from, to))
+            .is_some_and(|until| now <= *until);
+        if breaks || is_down || self.is_cut(from, to) || self.is_cut(to, from) {
             return None;
         }
         let at = Mono(now.0 + self.delay(dice));
@@ -84,8 +90,9 @@ impl Net {
         self.lives.get(&pair(a, b)).copied().unwrap_or_default()
     }
 
-    /// Everything on its way over the link is lost.
-    pub(crate) fn break_link(&mut self, a: NodeId, b: NodeId) {
+    /// Everything on its way over the link is lost, and everything sent until both ends know, at `known`.
+    pub(crate) fn break_link(&mut self, known: Mono, a: NodeId, b: NodeId) {
+        self.down_until.insert(pair(a, b), known);
         *self.lives.entry(pair(a, b)).or_default() += 1;
     }
 

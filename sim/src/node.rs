@@ -9,9 +9,7 @@ use wk_cluster::{Router, RouterLimits};
 use wk_proto::{GroupId, LogIndex, Mono, NodeId, ReplicaId, SlotId, Term, Ticket, WallMs};
 use wk_replica::{Group, Shard, ShardConfig, membership};
 use wk_store::disk::Faults;
-use wk_store::{
-    Disk, Frozen, Recovered, ReplicaMeta, SimDisk, Store, Wal, WalOptions,
-};
+use wk_store::{Disk, Frozen, Recovered, ReplicaMeta, SimDisk, Store, Wal, WalOptions};
 
 use crate::disk::Door;
 use crate::log::LogDriver;

@@ -187,13 +187,17 @@ impl Oracle {
     }
 
     fn refused(&mut self, at: usize, reason: Reason) -> Checked {
+        // Who was removed meanwhile is told so, whatever became of the first attempt.
+        self.may_send(at, false)?;
+        let message = &mut self.messages[at];
+        let was_removed = message.channel.kind == ChannelType::GROUP;
         ensure!(
-            self.messages[at].acked.is_none(),
+            message.acked.is_none() || was_removed,
             "I-4: {:?} was acknowledged, its repetition refused: {reason:?}",
-            self.messages[at].payload
+            message.payload
         );
-        self.messages[at].refused = Some(reason);
-        self.may_send(at, false)
+        message.refused = Some(reason);
+        Ok(())
     }
 
     /// I-7: a change of members that was answered binds the next SEND.
@@ -426,10 +430,14 @@ impl Oracle {
             let name = &message.payload;
             ensure!(found <= 1, "I-4: {name:?} is stored {found} times");
             match message.acked {
-                Some(place) => ensure!(found == 1, "I-1: {name:?} was acknowledged as {place:?}, it is gone"),
+                Some(place) => ensure!(
+                    found == 1,
+                    "I-1: {name:?} was acknowledged as {place:?}, it is gone"
+                ),
                 None => ensure!(
-                    found == 0 || message.unknown || message.refused.is_none(),
-                    "I-5: {name:?} was refused and is stored"
+                    found == 0 || message.unknown,
+                    "I-5: {name:?} was refused or not sent ({:?}), and is stored",
+                    message.refused
                 ),
             }
         }
@@ -466,7 +474,8 @@ impl Oracle {
                 continue;
             }
             let row = rows.iter().find(|r| r.channel == *channel && r.chat);
-            let row = row.ok_or_else(|| format!("H6: {me} has no row of {channel:?} at the end"))?;
+            let row =
+                row.ok_or_else(|| format!("H6: {me} has no row of {channel:?} at the end"))?;
             let marked = self.marks.get(&(client, channel.clone())).copied();
             let wrote_first = self.sender(known, 1) == Some(client);
             let read = marked.unwrap_or(0).max(u64::from(wrote_first));
@@ -498,7 +507,9 @@ impl Oracle {
             return Ok(());
         };
         let own = known.by_seq.keys().rev();
-        let own = own.copied().find(|seq| self.sender(known, *seq) == Some(client));
+        let own = own
+            .copied()
+            .find(|seq| self.sender(known, *seq) == Some(client));
         let last = known.by_seq.keys().next_back().copied().unwrap_or(0);
         let (me, channel) = (uid(client), &row.channel);
         ensure!(
