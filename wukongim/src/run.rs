@@ -40,7 +40,7 @@ pub fn notices(given: &Given, settings: &Settings) -> Vec<String> {
     };
     for (names, what) in [
         (with(Effect::NotYet), "not supported yet"),
-        (with(Effect::NoEffect), "without effect here"),
+        (with(Effect::Dead), "without effect here"),
     ] {
         if !names.is_empty() {
             lines.push(format!("configuration keys {what}: {}", names.join(", ")));

@@ -7,13 +7,14 @@ use wk_chat::{Effect, Machine};
 use wk_proto::{LogIndex, Term};
 
 use super::{Caller, Fault, Member, Proposal, Role, Turn};
+use crate::ids::Ids;
 use crate::shard::Output;
 
 impl Member {
     /// Applies one committed entry as one unit.
     pub(super) fn apply(&mut self, entry: Entry, turn: &mut Turn<'_>) -> Result<(), Fault> {
         let (index, term) = (entry.index, entry.term);
-        let (outcomes, effects) = self.execute(entry)?;
+        let (outcomes, effects) = self.execute(entry, &mut turn.ids)?;
         self.applied_term = Term(term);
         if matches!(self.role, Role::Elected(elected) if elected.0 == term) {
             self.become_leader(Term(term))?;
@@ -25,7 +26,11 @@ impl Member {
         Ok(())
     }
 
-    fn execute(&mut self, entry: Entry) -> Result<(Vec<Outcome>, Vec<Effect>), Fault> {
+    fn execute(
+        &mut self,
+        entry: Entry,
+        ids: &mut Ids,
+    ) -> Result<(Vec<Outcome>, Vec<Effect>), Fault> {
         let at = LogIndex(entry.index);
         if entry.entry_type != EntryType::EntryNormal {
             return Err(Fault(format!(
@@ -49,6 +54,7 @@ impl Member {
                     .apply(at, position, &batch.stamp, command, &mut tx, &mut effects)?;
             outcomes.push(outcome);
         }
+        ids.raise(tx.last_message_id());
         tx.commit();
         self.last_time = self.last_time.max(batch.stamp.time);
         Ok((outcomes, effects))
