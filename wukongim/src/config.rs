@@ -197,6 +197,31 @@ impl Given {
     }
 }
 
+/// All keys as a Markdown table: `docs/configuration.md` holds it, and a test compares.
+pub fn table() -> String {
+    let mut out =
+        String::from("| Key | Variable | Type | Default | Effect |\n|---|---|---|---|---|\n");
+    for key in KEYS {
+        let kind = format!("{:?}", key.kind).to_lowercase();
+        let default = if key.default.is_empty() {
+            ""
+        } else {
+            &format!("`{}`", key.default)
+        };
+        let effect = match key.effect {
+            Effect::Works => "works",
+            Effect::NotYet => "not yet",
+            Effect::NoEffect => "none (accepted)",
+        };
+        out.push_str(&format!(
+            "| `{}` | `{}` | {kind} | {default} | {effect} |\n",
+            key.name,
+            key.env_name()
+        ));
+    }
+    out
+}
+
 /// The table's entry for a name, compared without case; v2's misspelling has a right twin.
 fn find(name: &str) -> Option<&'static Key> {
     let lower = name

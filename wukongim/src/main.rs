@@ -1,6 +1,10 @@
 //! The binary: command line, configuration, and the composition of a node.
 
+mod bench;
+mod chat;
 mod config;
+mod fill;
+mod http_client;
 mod run;
 mod secrets;
 
@@ -43,6 +47,12 @@ enum Command {
     /// Look at the configuration without starting.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Chat in the terminal.
+    Chat(chat::Args),
+    /// Measure a server, or a node started for it; exit code 1 if its books do not balance.
+    Bench(bench::Args),
+    /// Fill an offline data directory with messages.
+    Fill(fill::Args),
     /// Print the version.
     Version,
 }
@@ -51,8 +61,10 @@ enum Command {
 enum ConfigCommand {
     /// Say what is wrong with it; exit code 0 if it can be used, 78 if not.
     Check,
-    /// Print every key that was given, where, and what it does; secrets are hidden.
+    /// Print every key that was given, and where; secrets are hidden.
     Print,
+    /// Print the table of all keys: what docs/configuration.md is made of.
+    Keys,
 }
 
 fn main() -> ExitCode {
@@ -63,6 +75,9 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Some(Command::Config(command)) => report(config_command(&cli, command)),
+        Some(Command::Chat(args)) => report(tool(chat::run(args.clone()))),
+        Some(Command::Fill(args)) => report(tool(fill::run(args.clone()))),
+        Some(Command::Bench(args)) => report(tool(bench::run(args.clone()))),
         None => report(serve(&cli)),
     }
 }
@@ -72,7 +87,23 @@ fn serve(cli: &Cli) -> Result<ExitCode, Failure> {
     run::run(&given, settings)
 }
 
+/// Runs one of the tools beside the server.
+fn tool(run: impl Future<Output = anyhow::Result<ExitCode>>) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::runtime)?;
+    let result = runtime.block_on(run);
+    // Not waiting for a thread that reads the terminal.
+    runtime.shutdown_background();
+    result.map_err(|e| Failure::runtime(format!("{e:#}")))
+}
+
 fn config_command(cli: &Cli, command: &ConfigCommand) -> Result<ExitCode, Failure> {
+    if matches!(command, ConfigCommand::Keys) {
+        print!("{}", config::table());
+        return Ok(ExitCode::SUCCESS);
+    }
     let (given, settings) = load(cli)?;
     for line in run::notices(&given, &settings) {
         eprintln!("{line}");

@@ -109,7 +109,8 @@ async fn wait_ready(node: &Node) {
     }
 }
 
-fn node_config(settings: &Settings) -> NodeConfig {
+/// What a node runs with.
+pub fn node_config(settings: &Settings) -> NodeConfig {
     let mut policy = wk_chat::Policy::new();
     policy.token_auth = settings.token_auth;
     policy.manager_uid = Uid::trusted(&settings.manager_uid);

@@ -14,7 +14,9 @@ use wk_proto::{Mono, WallMs};
 use crate::client::{Call, Ending, Reply};
 use crate::core::{Core, Fault, Output, Rejected};
 use crate::error::{Error, SendError};
-use crate::limits::{CALLS_MAX, CLOSE_MS, READ_BYTES, RECONNECT_FIRST_MS, RECONNECT_LAST_MS};
+use crate::limits::{
+    CALLS_MAX, CLOSE_MS, OUT_BYTES_MAX, READ_BYTES, RECONNECT_FIRST_MS, RECONNECT_LAST_MS,
+};
 use crate::message::Event;
 use crate::options::Options;
 use crate::socket::{Address, Socket, dial};
@@ -123,6 +125,7 @@ impl Driver {
     async fn live(&mut self) -> Result<Infallible, Ended> {
         let mut backoff = Backoff::default();
         loop {
+            let begun = Instant::now();
             let over = match self.while_calls(dial(self.address.clone())).await {
                 Ok(Ok(socket)) => self.converse(socket).await,
                 Ok(Err(e)) => e.into(),
@@ -133,7 +136,7 @@ impl Driver {
             let why = over.lost()?;
             if was_open {
                 self.tell(Event::Disconnected(why.clone()));
-                backoff = Backoff::default();
+                backoff.reset(begun.elapsed());
             }
             let gave_up = backoff.since.elapsed() >= self.give_up_after;
             if self.ready.is_some() || !self.reconnect || gave_up {
@@ -187,12 +190,13 @@ impl Driver {
             }
         };
         let reading = self.undelivered.is_empty();
+        let answering = socket.queued() < OUT_BYTES_MAX;
         tokio::select! {
             biased;
             ready = socket.writable(), if socket.queued() > 0 => Pick::Writable(ready),
             permit = self.inbox.reserve(), if !reading => Pick::Room(permit.is_ok()),
             call = self.calls.recv(), if self.core.has_room() => Pick::Call(call),
-            ready = socket.readable(), if reading => Pick::Readable(ready),
+            ready = socket.readable(), if reading && answering => Pick::Readable(ready),
             () = timer, if reading => Pick::Timeout,
         }
     }
@@ -337,6 +341,14 @@ impl Default for Backoff {
 }
 
 impl Backoff {
+    /// After a login that lasted so long: a server that accepts and drops at once is not dialled more often for it.
+    fn reset(&mut self, lasted: Duration) {
+        self.since = Instant::now();
+        if lasted >= Duration::from_millis(RECONNECT_LAST_MS) {
+            self.ms = RECONNECT_FIRST_MS;
+        }
+    }
+
     fn next(&mut self) -> Duration {
         let ms = self.ms;
         self.ms = (ms * 2).min(RECONNECT_LAST_MS);

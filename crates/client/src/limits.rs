@@ -23,6 +23,10 @@ pub const SEEN_MAX: usize = 8_192;
 /// Bytes read from the socket at once.
 pub const READ_BYTES: usize = 64 * 1024;
 
+/// Bytes waiting for a socket that the server does not read. At it the socket is not read either, so that no more RECVACKs
+/// come up, until some are written or the server counts as silent.
+pub const OUT_BYTES_MAX: usize = 32 * 1024 * 1024;
+
 /// Bytes of one WebSocket frame from the server; a longer one ends the connection.
 pub const WEBSOCKET_FRAME_BYTES_MAX: usize = FRAME_BYTES_MAX + 8;
 
@@ -51,6 +55,10 @@ pub const RECONNECT_LAST_MS: u64 = 10_000;
 /// Milliseconds a closing client tries to write what it has queued.
 pub const CLOSE_MS: u64 = 1_000;
 
+const _: () = assert!(
+    OUT_BYTES_MAX > OUTSTANDING_BYTES_MAX / 3 * 4 + OUTSTANDING_MAX * 128,
+    "messages alone, encrypted, never stop the reading: both sides would wait for each other"
+);
 const _: () = assert!(
     OUTSTANDING_BYTES_MAX >= PAYLOAD_BYTES_MAX + 128 * 1024,
     "any legal message fits an empty queue"

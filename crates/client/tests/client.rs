@@ -1,4 +1,5 @@
 //! The client against a server made by hand, over real sockets.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::Duration;
 

@@ -78,7 +78,7 @@ impl Service {
     async fn write(&self, write: Write) -> Result<()> {
         match self.backend.call(Request::Write(Box::new(write))).await? {
             Reply::Done | Reply::Flags(_) => Ok(()),
-            Reply::Refused(reason) => Err(Error::Refused(reason)),
+            Reply::Refused(reason) => Err(Error::refusal(reason)),
             other => Err(mismatch(&other)),
         }
     }
@@ -86,7 +86,7 @@ impl Service {
     async fn query(&self, query: Query) -> Result<Answer> {
         match self.backend.call(Request::Query(Box::new(query))).await? {
             Reply::Answer(answer) => Ok(*answer),
-            Reply::Refused(reason) => Err(Error::Refused(reason)),
+            Reply::Refused(reason) => Err(Error::refusal(reason)),
             other => Err(mismatch(&other)),
         }
     }

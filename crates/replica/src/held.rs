@@ -26,8 +26,8 @@ pub(crate) struct Held {
 
 #[derive(Debug)]
 struct Waiter {
-    ticket: Ticket,
-    reply: Reply,
+    /// Who is told what; nobody if the reply was another leader's to give.
+    reply: Option<Released>,
     rows_left: usize,
     /// When it stops waiting for rows.
     until: Mono,
@@ -58,25 +58,45 @@ impl Held {
             self.release_all(out);
             return out.push((ticket, reply));
         }
+        self.wait(
+            Waiter {
+                reply: Some((ticket, reply)),
+                rows_left: rows.len(),
+                until,
+                channel: channel.cloned(),
+            },
+            rows,
+        );
+    }
+
+    /// A row of this channel is owed since before this replica led: a resend of the message that caused it is answered from the
+    /// log, and must not be acknowledged earlier than the message itself would have been.
+    pub(crate) fn inherit(&mut self, row: OutboxKey, channel: &ChannelKey, until: Mono) {
+        if self.rows.contains_key(&row) || self.waiters.len() >= HELD_REPLIES_MAX {
+            return;
+        }
+        self.wait(
+            Waiter {
+                reply: None,
+                rows_left: 1,
+                until,
+                channel: Some(channel.clone()),
+            },
+            &[row],
+        );
+    }
+
+    fn wait(&mut self, waiter: Waiter, rows: &[OutboxKey]) {
         let number = self.next;
         self.next += 1;
         for row in rows {
             self.rows.insert(*row, number);
         }
-        if let Some(channel) = channel {
+        if let Some(channel) = &waiter.channel {
             let queue = self.channels.entry(channel.clone()).or_default();
             queue.push_back(number);
         }
-        self.waiters.insert(
-            number,
-            Waiter {
-                ticket,
-                reply,
-                rows_left: rows.len(),
-                until,
-                channel: channel.cloned(),
-            },
-        );
+        self.waiters.insert(number, waiter);
     }
 
     /// A row is applied at its slot.
@@ -118,7 +138,7 @@ impl Held {
         self.rows.clear();
         self.channels.clear();
         let all = std::mem::take(&mut self.waiters);
-        out.extend(all.into_values().map(|w| (w.ticket, w.reply)));
+        out.extend(all.into_values().filter_map(|w| w.reply));
     }
 
     fn ready(&mut self, number: u64, out: &mut Vec<Released>) {
@@ -144,9 +164,7 @@ impl Held {
     }
 
     fn release(&mut self, number: u64, out: &mut Vec<Released>) {
-        if let Some(waiter) = self.waiters.remove(&number) {
-            out.push((waiter.ticket, waiter.reply));
-        }
+        out.extend(self.waiters.remove(&number).and_then(|w| w.reply));
     }
 }
 
@@ -239,6 +257,22 @@ mod tests {
         assert_eq!(f.tickets(), [1, 2]);
         f.done(row(1));
         assert_eq!(f.tickets(), [0; 0], "a late result changes nothing");
+    }
+
+    #[test]
+    fn rows_owed_by_an_earlier_leader_hold_up_their_channel_alone() {
+        let mut f = Fixture::new();
+        let (a, b) = (channel("a"), channel("b"));
+        f.held.inherit(row(1), &a, LATER);
+        f.push(1, &[], Some(&a));
+        f.push(2, &[], Some(&b));
+        assert_eq!(f.tickets(), [2]);
+        f.done(row(1));
+        assert_eq!(f.tickets(), [1]);
+        f.held.inherit(row(2), &a, LATER);
+        f.push(3, &[], Some(&a));
+        f.held.expire(LATER, &mut f.out);
+        assert_eq!(f.tickets(), [3], "not for ever");
     }
 
     #[test]

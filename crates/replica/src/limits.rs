@@ -51,10 +51,10 @@ pub const GROUP_TAIL_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The same for all groups of a shard, divided evenly among them.
 pub const SHARD_TAIL_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Message bytes of a shard applied and not yet frozen for a checkpoint; above it new calls get `Busy` (H40).
-pub const SHARD_DIRTY_BYTES_MAX: usize = 96 * 1024 * 1024;
+/// Committed bytes of a group's log that wait because applying is paused; above it appends are dropped (the leader waits).
+pub const PAUSED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Rows of a shard applied and not yet frozen for a checkpoint; above it new calls get `Busy` (H40).
+/// Rows of a shard applied and not yet frozen for a checkpoint; at it the same happens as at `ShardConfig::dirty_bytes_max`.
 pub const SHARD_DIRTY_ROWS_MAX: usize = 400_000;
 
 /// Bytes of a group's log in the WAL that wait for a slow follower (H43). Beyond it the WAL is released to the checkpoint.

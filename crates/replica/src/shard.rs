@@ -11,9 +11,7 @@ use wk_proto::{GroupId, LogIndex, MessageId, Mono, NodeId, ReplicaId, Term, Tick
 use wk_store::{Checkpointed, Frozen, Recovered, SlotStore, View, WalRecord};
 
 use crate::ids::Ids;
-use crate::limits::{
-    PEER_QUEUE_BYTES_MAX, SHARD_DIRTY_BYTES_MAX, SHARD_DIRTY_ROWS_MAX, SHARD_INFLIGHT_BYTES_MAX,
-};
+use crate::limits::{PEER_QUEUE_BYTES_MAX, SHARD_DIRTY_ROWS_MAX, SHARD_INFLIGHT_BYTES_MAX};
 use crate::mail::Mail;
 use crate::member::{Fault, Member, Turn};
 use crate::wire;
@@ -37,6 +35,9 @@ pub struct ShardConfig {
     pub group_inflight_bytes: usize,
     /// Longest an answer waits for its outbox rows, in ms (1,000, H6).
     pub outbox_wait_ms: u64,
+    /// Bytes of all groups applied and not yet frozen for a checkpoint (96 MiB). Above it leaders answer `Busy`; followers stop
+    /// applying and go on acknowledging what they have durably, as far as memory allows (H40, D11).
+    pub dirty_bytes_max: usize,
 }
 
 impl ShardConfig {
@@ -51,6 +52,7 @@ impl ShardConfig {
             seed: u64::from(node.0),
             group_inflight_bytes: 8 * 1024 * 1024,
             outbox_wait_ms: 1_000,
+            dirty_bytes_max: 96 * 1024 * 1024,
         }
     }
 }
@@ -285,7 +287,10 @@ impl Shard {
                 }
             }
             Input::Policy(policy) => self.policy = policy,
-            Input::Drain => self.is_draining = true,
+            Input::Drain => {
+                self.is_draining = true;
+                self.others.push(input);
+            }
             Input::Asked(..)
             | Input::Log(..)
             | Input::Freeze
@@ -332,6 +337,7 @@ impl Shard {
             wall,
             config: &config,
             policy: &policy,
+            is_full: self.is_full,
             ids: self.ids,
             mark: self.next_mark,
             records: Vec::new(),
@@ -400,16 +406,22 @@ impl Shard {
         } else {
             turn.now.plus_ms(self.config.tick_ms)
         };
-        let is_draining = self.is_draining;
+        if self.is_draining {
+            self.transfer(turn);
+        }
         self.for_each(turn, |member, turn| {
-            if is_draining {
-                member.transfer();
-            }
             member.tick(turn);
             Ok(true)
         });
         let (rows, bytes) = self.dirty();
-        self.is_full = rows > SHARD_DIRTY_ROWS_MAX || bytes > SHARD_DIRTY_BYTES_MAX;
+        self.is_full = rows > SHARD_DIRTY_ROWS_MAX || bytes > self.config.dirty_bytes_max;
+    }
+
+    fn transfer(&mut self, turn: &mut Turn<'_>) {
+        self.for_each(turn, |member, _| {
+            member.transfer();
+            Ok(true)
+        });
     }
 
     fn take_others(&mut self, turn: &mut Turn<'_>) {
@@ -424,14 +436,14 @@ impl Shard {
                     self.dirty.insert(group);
                 }
                 Input::Log(replica, entries) => self.take_log(replica, entries, turn),
+                Input::Drain => self.transfer(turn),
                 Input::Freeze => self.freeze(turn),
                 Input::Flushed(done) => self.flushed(&done, turn),
                 Input::Tick
                 | Input::Peer(..)
                 | Input::Call(..)
                 | Input::Durable(_)
-                | Input::Policy(_)
-                | Input::Drain => {}
+                | Input::Policy(_) => {}
             }
         }
     }
@@ -594,4 +606,101 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
         return text;
     }
     panic.downcast_ref::<&str>().copied().unwrap_or("no text")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wk_proto::SlotId;
+    use wk_store::disk::SimDisk;
+    use wk_store::{ReplicaMeta, Store};
+
+    const NOW: Mono = Mono(0);
+    const WALL: WallMs = WallMs(1_700_000_000_000);
+
+    /// Two groups of one voter, ready.
+    fn shard() -> Shard {
+        let node = NodeId(1);
+        let store = Store::open(Arc::new(SimDisk::new())).unwrap();
+        let groups = [0, 1].map(|slot| {
+            let (group, replica) = (GroupId::Slot(SlotId(slot)), ReplicaId(u64::from(slot) + 1));
+            let voters = BTreeMap::from([(replica, node)]);
+            let meta = ReplicaMeta {
+                replica,
+                group,
+                membership: crate::membership::encode(&voters),
+                applied: LogIndex(0),
+                applied_term: Term(0),
+            };
+            store.create(&[meta]).unwrap();
+            Group {
+                group,
+                replica,
+                voters,
+                store: store.slot(replica).unwrap(),
+                applied_term: Term(0),
+                log: Recovered::default(),
+            }
+        });
+        let policy = Arc::new(Policy::new());
+        let config = ShardConfig::new(node);
+        let mut shard = Shard::new(config, policy, groups.into(), NOW, WALL);
+        poll(&mut shard);
+        shard.handle(NOW, WALL, Input::Durable(WalMark(1)));
+        poll(&mut shard);
+        assert_eq!(shard.led(), (2, 2));
+        shard
+    }
+
+    fn poll(shard: &mut Shard) -> Vec<Output> {
+        let mut out = Vec::new();
+        shard.poll(NOW, WALL, &mut out);
+        out
+    }
+
+    fn turn<'a>(shard: &Shard, config: &'a ShardConfig, policy: &'a Policy) -> Turn<'a> {
+        Turn {
+            now: NOW,
+            wall: WALL,
+            config,
+            policy,
+            is_full: false,
+            ids: shard.ids,
+            mark: shard.next_mark,
+            records: Vec::new(),
+            mail: Mail::default(),
+            outputs: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_panic_stops_its_group_and_no_other_and_leaves_no_call_without_an_end() {
+        let mut shard = shard();
+        let [bad, good] = [0, 1].map(|slot| GroupId::Slot(SlotId(slot)));
+        let query = || Request::Query(Box::new(Query::SystemUids));
+        shard.handle(NOW, WALL, Input::Call(Ticket(1), bad, query()));
+        let (config, policy) = (shard.config.clone(), Policy::new());
+        let mut turn = turn(&shard, &config, &policy);
+        let taken = shard.guard::<()>(bad, &mut turn, |_, _| panic!("an invariant"));
+        assert_eq!(taken, None);
+        match &turn.outputs[..] {
+            [
+                Output::Reply(Ticket(1), Err(CallError::NotSent(Why::Faulty))),
+                Output::Fault(group, cause),
+            ] => {
+                assert_eq!((*group, cause.as_str()), (bad, "panicked: an invariant"));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(shard.led(), (1, 2));
+        shard.handle(NOW, WALL, Input::Call(Ticket(2), bad, query()));
+        shard.handle(NOW, WALL, Input::Call(Ticket(3), good, query()));
+        match &poll(&mut shard)[..] {
+            [
+                Output::Reply(Ticket(2), Err(CallError::NotSent(Why::Faulty))),
+                Output::Read(Ticket(3), ..),
+            ] => {}
+            other => panic!("{other:?}"),
+        }
+    }
 }

@@ -252,8 +252,9 @@ fn acknowledged_messages_survive_random_faults() {
     );
 }
 
-/// An overtaken rejection once made the leader look for entries it had forgotten, for ever.
+/// An overtaken rejection once made the leader look for entries it had forgotten, for ever. (One of a thousand seeds meets it; when
+/// the harness changes, take `Member::is_news` out and look for another.)
 #[test]
 fn an_overtaken_rejection_does_not_strand_a_follower() {
-    check(90);
+    check(930);
 }

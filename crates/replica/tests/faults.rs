@@ -271,3 +271,62 @@ fn a_question_to_another_slot_is_asked_and_its_silence_ends_the_call() {
     let ticket = world.call(ONE, send_call(&pair, "ann", "3"));
     assert_eq!(world.result(ticket), Err(CallError::NotSent(Why::Timeout)));
 }
+
+#[test]
+fn memory_full_of_what_is_not_checkpointed_refuses_calls_until_it_is() {
+    let mut world = World::new(Plan {
+        dirty_bytes_max: 100_000,
+        ..Plan::new(1, 1, 9)
+    });
+    world.elect();
+    let mut request = harness::work::send(&info("news"), "ann", "");
+    request.payload = vec![0; 10_000].into();
+    let mut send = |world: &mut World, no: u64| {
+        request.client_msg_no = no.to_string().into();
+        let ticket = world.call(ONE, wk_chat::Request::Send(request.clone().into()));
+        let result = world.result(ticket);
+        world.run(50);
+        result
+    };
+    let done = (0..100)
+        .take_while(|no| send(&mut world, *no).is_ok())
+        .count();
+    assert!((8..16).contains(&done), "{done} messages of 10 kB fit");
+    assert_eq!(send(&mut world, 200), Err(CallError::NotSent(Why::Busy)));
+    world.checkpoint(ONE);
+    world.run(200);
+    assert!(send(&mut world, 201).is_ok());
+}
+
+#[test]
+fn a_follower_without_checkpoints_stops_applying_and_goes_on_acknowledging() {
+    let mut world = World::new(Plan {
+        dirty_bytes_max: 100_000,
+        ..Plan::new(3, 1, 10)
+    });
+    let leader = world.elect();
+    let others = world.others(leader);
+    world.crash(others[1]);
+    let slow = others[0];
+    let mut request = harness::work::send(&info("news"), "ann", "");
+    request.payload = vec![0; 10_000].into();
+    for n in 0..60 {
+        request.client_msg_no = n.to_string().into();
+        let ticket = world.call(leader, wk_chat::Request::Send(request.clone().into()));
+        accepted(&world.result(ticket).expect("acknowledged by the slow one"));
+        world.checkpoint(leader);
+        world.run(120);
+    }
+    let group = slots(&world.plan).next().unwrap();
+    let applied = |w: &World| w.shard(slow).view(group).unwrap().applied().0;
+    assert!(applied(&world) < 30, "it applied {} of 60", applied(&world));
+    for _ in 0..10 {
+        world.checkpoint(slow);
+        world.run(400);
+    }
+    assert!(
+        applied(&world) >= 60,
+        "it applied {} of 60",
+        applied(&world)
+    );
+}

@@ -142,3 +142,25 @@ fn more_rows_than_can_be_on_their_way_all_arrive_before_the_answer() {
     world.run(2_000);
     assert_eq!(owed(&world, ONE), 0);
 }
+
+#[test]
+fn a_resend_to_the_next_leader_waits_for_the_rows_too() {
+    let mut world = World::new(Plan::new(3, 1, 7));
+    let old = world.elect();
+    world.hold_outbox = true;
+    world.call(old, send_call(&pair(), "ann", "1"));
+    world.run(300);
+    world.crash(old);
+    let new = world.elect();
+    let again = world.call(new, send_call(&pair(), "ann", "1"));
+    let elsewhere = world.call(new, send_call(&info("news"), "ann", "2"));
+    world.run(200);
+    assert!(world.replies.contains_key(&elsewhere));
+    assert!(
+        !world.replies.contains_key(&again),
+        "bob's row is not there yet"
+    );
+    world.hold_outbox = false;
+    accepted(&world.result(again).unwrap());
+    assert_eq!(conversations(&mut world, new, "bob"), 1);
+}

@@ -98,9 +98,7 @@ impl CheckpointThread {
     }
 
     fn is_due(&self, last: Instant) -> bool {
-        let sum = |of: fn(&ShardStatus) -> usize| {
-            self.parts.statuses.iter().map(|s| of(s)).sum::<usize>()
-        };
+        let sum = |of: fn(&ShardStatus) -> usize| self.parts.statuses.iter().map(of).sum::<usize>();
         let rows = sum(|s| s.dirty_rows.load(Relaxed));
         let bytes = sum(|s| s.dirty_bytes.load(Relaxed));
         let old = last.elapsed() >= Duration::from_millis(CHECKPOINT_AGE_MS);

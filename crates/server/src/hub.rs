@@ -342,10 +342,22 @@ impl Hub {
 
     /// Tells every connection, also those that come later, to finish and close.
     pub(crate) fn drain(&self) {
+        self.leave(&Event::Drain);
+    }
+
+    /// Drops every connection now, unanswered; those that come later, before they are connected.
+    pub(crate) fn expel(&self) {
+        self.leave(&Event::Kick {
+            notice: None,
+            delay_ms: 0,
+        });
+    }
+
+    fn leave(&self, event: &Event) {
         self.draining.store(true, SeqCst);
         let mut wakes = Wakes::default();
         for conn in self.all() {
-            conn.push(Event::Drain, &mut wakes);
+            conn.push(event.clone(), &mut wakes);
         }
         self.wake(wakes);
     }

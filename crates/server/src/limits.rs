@@ -1,5 +1,7 @@
 //! Bounds of the drivers, each with its unit and what happens at it. The cores have their own.
 
+use std::time::Duration;
+
 use wk_proto::limits::FRAME_BYTES_MAX;
 
 /// Bytes encoded for one socket and not written. Beyond: the mailbox of the connection is left alone until the socket takes some.
@@ -47,8 +49,14 @@ pub(crate) const CALL_MS: u64 = 5_000;
 /// Time-out of an admission, in ms (H29).
 pub(crate) const ADMIT_MS: u64 = 4_000;
 
-/// Inputs a shard takes in one turn (D9). The rest waits for the next.
+/// Inputs a shard takes in one turn at most (D9). The rest waits for the next.
 pub(crate) const TURN_INPUTS_MAX: usize = 4_096;
+
+/// Inputs a shard takes in one turn however long it was: below this, batches are too small to pay.
+pub(crate) const TURN_INPUTS_MIN: usize = 128;
+
+/// Longest a turn should take. After a longer one the next takes half the inputs.
+pub(crate) const TURN_TARGET: Duration = Duration::from_millis(1);
 
 /// Queries waiting for the read pool. Beyond: `Busy`, the router tries again.
 pub(crate) const READS_MAX: usize = 16 * 1024;

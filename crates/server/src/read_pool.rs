@@ -4,7 +4,6 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 use wk_chat::request::{CallError, Why};
@@ -12,6 +11,7 @@ use wk_chat::{Query, Reply};
 use wk_proto::Ticket;
 use wk_store::View;
 
+use crate::hub::{Hub, Wakes};
 use crate::limits::READS_MAX;
 use crate::route::{Route, RouteInput};
 
@@ -55,12 +55,14 @@ impl ReadPool {
     }
 
     /// What one thread of the pool does until the pool is closed.
-    pub(crate) fn run(&self, route: &Arc<Route>) {
+    pub(crate) fn run(&self, route: &Route, hub: &Hub) {
         while let Some(read) = self.next() {
             let ticket = read.ticket;
             let answer = catch_unwind(AssertUnwindSafe(|| answer(read)))
                 .unwrap_or(Err(CallError::NotSent(Why::Faulty)));
-            route.report(&mut vec![RouteInput::Result(ticket, answer)]);
+            let mut wakes = Wakes::default();
+            route.report(&mut vec![RouteInput::Result(ticket, answer)], &mut wakes);
+            hub.wake(wakes);
         }
     }
 

@@ -158,13 +158,16 @@ impl Route {
         self.finish(after);
     }
 
-    /// Takes a batch of results and news, in order.
-    pub(crate) fn report(&self, batch: &mut Vec<RouteInput>) {
+    /// Takes a batch of results and news, in order. The caller wakes the connections, with others it has touched.
+    pub(crate) fn report(&self, batch: &mut Vec<RouteInput>, wakes: &mut Wakes) {
         if batch.is_empty() {
             return;
         }
         let now = self.clock.now();
-        let mut after = After::default();
+        let mut after = After {
+            wakes: std::mem::take(wakes),
+            shards: Vec::new(),
+        };
         {
             let mut core = self.core.lock();
             for input in batch.drain(..) {
@@ -179,12 +182,21 @@ impl Route {
             }
             self.settle(&mut core, &mut after);
         }
+        *wakes = std::mem::take(&mut after.wakes);
         self.finish(after);
     }
 
     /// Gives up what is due and tries again what waits.
     pub(crate) fn tick(&self) {
-        let now = self.clock.now();
+        self.pass_time(self.clock.now());
+    }
+
+    /// Gives up every call there is.
+    pub(crate) fn give_up(&self) {
+        self.pass_time(Mono(u64::MAX));
+    }
+
+    fn pass_time(&self, now: Mono) {
         let mut after = After::default();
         {
             let mut core = self.core.lock();
@@ -253,31 +265,40 @@ impl Route {
         slot
     }
 
-    /// Hands on what the router wants.
+    /// Hands on what the router wants, until it wants nothing.
     fn settle(&self, core: &mut Core, after: &mut After) {
         let mut out = std::mem::take(&mut core.out);
-        core.router.poll(&mut out);
-        for item in out.drain(..) {
-            match item {
-                RouterOut::ToShard(ticket, group, request) => {
-                    let shard = self.shard_of(group);
-                    core.inputs[shard].push(Input::Call(ticket, group, request));
-                }
-                RouterOut::ToPeer(node, ticket, ..) => {
-                    // No link: the router is told in the same breath and parks the call.
-                    tracing::debug!(%node, "no link to the node that leads");
-                    let broken = Err(CallError::NotSent(Why::Link));
-                    core.router.on_result(self.clock.now(), ticket, broken);
-                }
-                RouterOut::Done(origin, outcome) => {
-                    self.done(origin, outcome, &mut core.inputs, after);
-                }
+        loop {
+            core.router.poll(&mut out);
+            if out.is_empty() {
+                break;
+            }
+            for item in out.drain(..) {
+                self.hand_on(item, core, after);
             }
         }
         core.out = out;
         for (shard, inputs) in core.inputs.iter_mut().enumerate() {
             if !inputs.is_empty() && self.shards[shard].put(inputs) {
                 after.shards.push(shard);
+            }
+        }
+    }
+
+    fn hand_on(&self, item: RouterOut<Origin>, core: &mut Core, after: &mut After) {
+        match item {
+            RouterOut::ToShard(ticket, group, request) => {
+                let shard = self.shard_of(group);
+                core.inputs[shard].push(Input::Call(ticket, group, request));
+            }
+            RouterOut::ToPeer(node, ticket, ..) => {
+                // No link: the router hears it in the same breath, and the call parks.
+                tracing::debug!(%node, "no link to the node that leads");
+                let broken = Err(CallError::NotSent(Why::Link));
+                core.router.on_result(self.clock.now(), ticket, broken);
+            }
+            RouterOut::Done(origin, outcome) => {
+                self.done(origin, outcome, &mut core.inputs, after);
             }
         }
     }
@@ -499,7 +520,7 @@ mod tests {
         for group in 0..=4 {
             let group = GroupId::from_u32(group).expect("small numbers are groups");
             let leader = RouteInput::Leader(group, Term(1), Some(NodeId(1)));
-            route.report(&mut vec![leader]);
+            route.report(&mut vec![leader], &mut Wakes::default());
         }
         World {
             hub,
@@ -563,7 +584,8 @@ mod tests {
                 })),
             )
         };
-        w.route.report(&mut tickets.into_iter().map(sent).collect());
+        let mut news = tickets.into_iter().map(sent).collect();
+        w.route.report(&mut news, &mut Wakes::default());
         let mut events = VecDeque::new();
         let cx = Context::from_waker(Waker::noop());
         assert!(guard.conn.poll_mail(&cx, 1, &mut events).is_ready());

@@ -9,6 +9,7 @@
 //! | listeners, timers, router deadlines, waker, small watchers | 1 each, tokio | they are aborted |
 //! | connections | 1 each, tokio | their session ends |
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -67,15 +68,23 @@ impl Running {
         }
     }
 
+    /// Starts a thread. If it panics an invariant of the node is broken: the node stops serving.
     pub(crate) fn thread(
         &mut self,
         part: Part,
         name: String,
         run: impl FnOnce() + Send + 'static,
     ) -> Result<(), StartError> {
+        let gate = self.parts.gate.clone();
+        let whose = name.clone();
+        let guarded = move || {
+            if catch_unwind(AssertUnwindSafe(run)).is_err() {
+                gate.fail(format!("thread {whose} panicked"));
+            }
+        };
         let thread = std::thread::Builder::new()
             .name(name.clone())
-            .spawn(run)
+            .spawn(guarded)
             .map_err(|error| StartError::System(format!("cannot start thread {name}: {error}")))?;
         self.threads.push((part, thread));
         Ok(())

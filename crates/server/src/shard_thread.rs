@@ -1,28 +1,27 @@
 //! The driver of one shard: takes what arrived, lets the shard do one turn, performs what it wants, in order.
 //!
-//! Failure policy: a panic in a turn is a broken invariant of the shard: the node stops serving.
+//! Failure policy: a panic in a turn is a broken invariant of the shard: the node stops serving ([`crate::running`]).
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use wk_chat::Effect;
 use wk_chat::request::{CallError, Why};
 use wk_proto::{ChannelKey, GroupId, MessageSeq, Record, SessionRef};
-use wk_replica::{Input, Output, Shard};
+use wk_replica::{Input, Output, Shard, WalMark};
 use wk_store::{Frozen, View};
 
 use crate::delivery::{Job, Outgoing, is_pair, receives};
 use crate::hub::Wakes;
-use crate::limits::{CALL_MS, TURN_INPUTS_MAX};
+use crate::limits::{CALL_MS, TURN_INPUTS_MAX, TURN_INPUTS_MIN, TURN_TARGET};
 use crate::parts::Parts;
 use crate::read_pool::Read;
 use crate::route::{RouteInput, Submission, asked_call, outbox_call};
-use crate::wal_thread::Batch;
+use crate::wal_thread::{Batch, LogRead};
 
 /// What others see of a shard.
 #[derive(Debug, Default)]
@@ -39,6 +38,29 @@ pub(crate) struct ShardThread {
     pub(crate) shard: Shard,
     pub(crate) parts: Arc<Parts>,
     pub(crate) frozen: mpsc::Sender<Vec<Frozen>>,
+}
+
+/// How many inputs a turn takes, so that it stays below [`TURN_TARGET`] (D9): heartbeats and durability wait for it.
+struct Pace {
+    inputs: usize,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            inputs: TURN_INPUTS_MAX,
+        }
+    }
+}
+
+impl Pace {
+    fn learn(&mut self, took: Duration) {
+        if took > TURN_TARGET {
+            self.inputs = (self.inputs / 2).max(TURN_INPUTS_MIN);
+        } else if took < TURN_TARGET / 2 {
+            self.inputs = (self.inputs * 2).min(TURN_INPUTS_MAX);
+        }
+    }
 }
 
 /// What one turn hands on at its end.
@@ -59,25 +81,17 @@ struct Turn {
 
 impl ShardThread {
     pub(crate) fn run(mut self) {
-        let gate = self.parts.gate.clone();
-        let ran = catch_unwind(AssertUnwindSafe(|| self.turns()));
-        if ran.is_err() {
-            gate.fail("a shard thread panicked".to_owned());
-        }
-    }
-
-    fn turns(&mut self) {
         let mut turn = Turn::default();
         let mut arrived = Vec::new();
         let mut waiting: VecDeque<Input> = VecDeque::new();
+        let mut pace = Pace::default();
         self.turn(&mut turn);
         loop {
             let timeout = if waiting.is_empty() {
-                self.shard
-                    .next_timeout()
-                    .map(|at| self.parts.clock.until(at))
+                let due = self.shard.next_timeout();
+                due.map(|at| self.parts.clock.until(at))
             } else {
-                Some(std::time::Duration::ZERO)
+                Some(Duration::ZERO)
             };
             let found = self.parts.inboxes[self.number].wait(timeout, &mut arrived);
             waiting.extend(arrived.drain(..));
@@ -85,18 +99,25 @@ impl ShardThread {
                 return;
             }
             let started = Instant::now();
-            let (now, wall) = (self.parts.clock.now(), self.parts.clock.wall());
-            if self.shard.next_timeout().is_some_and(|at| at <= now) {
-                self.shard.handle(now, wall, Input::Tick);
-            }
-            if let Some(mark) = found.durable {
-                self.shard.handle(now, wall, Input::Durable(mark));
-            }
-            for input in waiting.drain(..waiting.len().min(TURN_INPUTS_MAX)) {
-                self.shard.handle(now, wall, input);
-            }
+            self.take(found.durable, &mut waiting, pace.inputs);
             self.turn(&mut turn);
-            self.parts.totals.turns.record(started.elapsed());
+            let took = started.elapsed();
+            self.parts.totals.turns.record(took);
+            pace.learn(took);
+        }
+    }
+
+    /// Gives the shard what is due: time and durability first, then inputs in order, as many as one turn should have.
+    fn take(&mut self, durable: Option<WalMark>, waiting: &mut VecDeque<Input>, inputs: usize) {
+        let (now, wall) = (self.parts.clock.now(), self.parts.clock.wall());
+        if self.shard.next_timeout().is_some_and(|at| at <= now) {
+            self.shard.handle(now, wall, Input::Tick);
+        }
+        if let Some(mark) = durable {
+            self.shard.handle(now, wall, Input::Durable(mark));
+        }
+        for input in waiting.drain(..waiting.len().min(inputs)) {
+            self.shard.handle(now, wall, input);
         }
     }
 
@@ -113,8 +134,9 @@ impl ShardThread {
         self.parts.delivery.put(&mut turn.jobs);
         self.push_pairs(turn);
         // Answers last: whoever gets one finds what it promises done.
-        self.parts.route.report(&mut turn.news);
-        self.parts.route.submit(&mut turn.calls);
+        let route = &self.parts.route;
+        route.report(&mut turn.news, &mut turn.wakes);
+        route.submit(&mut turn.calls);
         self.parts.hub.wake(std::mem::take(&mut turn.wakes));
     }
 
@@ -152,12 +174,18 @@ impl ShardThread {
             }
             // The checkpoint thread is only gone when the node is.
             Output::Frozen(frozen) => drop(self.frozen.send(frozen)),
-            // Only followers are behind, and there are no peers yet.
-            Output::ReadLog { replica, .. } => {
-                let (now, wall) = (self.parts.clock.now(), self.parts.clock.wall());
-                self.shard
-                    .handle(now, wall, Input::Log(replica, Vec::new()));
-            }
+            Output::ReadLog {
+                replica,
+                first,
+                last,
+                bytes,
+            } => self.parts.wal.read(LogRead {
+                shard: self.number,
+                replica,
+                first,
+                last,
+                bytes,
+            }),
             Output::Release(replica, index, term) => self.parts.wal.release(replica, index, term),
             Output::Leader(group, term, node) => {
                 turn.news.push(RouteInput::Leader(group, term, node));
@@ -277,5 +305,25 @@ impl ShardThread {
         status.led.store(led, Relaxed);
         status.dirty_rows.store(rows, Relaxed);
         status.dirty_bytes.store(bytes, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_turns_take_less_and_short_ones_more_again() {
+        let mut pace = Pace::default();
+        for _ in 0..20 {
+            pace.learn(TURN_TARGET * 2);
+        }
+        assert_eq!(pace.inputs, TURN_INPUTS_MIN);
+        pace.learn(TURN_TARGET);
+        assert_eq!(pace.inputs, TURN_INPUTS_MIN);
+        for _ in 0..20 {
+            pace.learn(Duration::ZERO);
+        }
+        assert_eq!(pace.inputs, TURN_INPUTS_MAX);
     }
 }

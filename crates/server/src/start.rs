@@ -11,7 +11,7 @@ use wk_proto::{GroupId, LogIndex, NodeId, ReplicaId, SlotId, Term};
 use wk_replica::{Group, Shard, ShardConfig, membership};
 use wk_session::Transport;
 use wk_store::home::{Home, OnV2Data, Owner};
-use wk_store::{Frozen, Recovered, ReplicaMeta, Store, Wal, WalOptions};
+use wk_store::{Disk, Frozen, Recovered, ReplicaMeta, Store, Wal, WalOptions};
 
 use crate::checkpoint_thread::CheckpointThread;
 use crate::clock::Clock;
@@ -30,6 +30,7 @@ use crate::wal_thread::WalThread;
 /// What the disk holds.
 struct Opened {
     home: Home,
+    disk: Arc<dyn Disk>,
     store: Store,
     wal: Wal,
     groups: Vec<Group>,
@@ -41,7 +42,12 @@ pub(crate) async fn start(
 ) -> Result<(Arc<Parts>, Running, ListenConfig), StartError> {
     let (listeners, listening) = bind_all(&config.listen).await?;
     let opening = config.clone();
-    let opened = tokio::task::spawn_blocking(move || open(&opening))
+    let opening = move || {
+        let home = open_home(&opening)?;
+        let disk = home.disk();
+        open(&opening, home, disk)
+    };
+    let opened = tokio::task::spawn_blocking(opening)
         .await
         .map_err(|error| StartError::System(format!("opening the data directory: {error}")))??;
     let (parts, mut running) = launch(config, opened)?;
@@ -74,17 +80,20 @@ async fn listen(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), StartErro
         .map_err(|source| StartError::Listen { addr, source })
 }
 
-fn open(config: &NodeConfig) -> Result<Opened, StartError> {
+fn open_home(config: &NodeConfig) -> Result<Home, StartError> {
     let owner = Owner {
         node: config.node,
         disk_uuid: rand::random(),
         now: Clock::new().wall(),
         on_v2_data: OnV2Data::Refuse,
     };
-    let home = Home::open(&config.data_dir, &owner)
-        .map_err(|error| StartError::Directory(error.to_string()))?;
-    let store = Store::open(home.disk())?;
-    let (wal, recovered) = Wal::open(home.disk(), WalOptions::default())?;
+    Home::open(&config.data_dir, &owner).map_err(|error| StartError::Directory(error.to_string()))
+}
+
+/// Opens what the disk holds; on an empty one, founds a cluster of one.
+fn open(config: &NodeConfig, home: Home, disk: Arc<dyn Disk>) -> Result<Opened, StartError> {
+    let store = Store::open(disk.clone())?;
+    let (wal, recovered) = Wal::open(disk.clone(), WalOptions::default())?;
     let slot_count = config.policy.slot_count;
     let mut replicas = store.replicas()?;
     if replicas.is_empty() {
@@ -106,6 +115,7 @@ fn open(config: &NodeConfig) -> Result<Opened, StartError> {
     let groups = groups.collect::<Result<_, StartError>>()?;
     Ok(Opened {
         home,
+        disk,
         store,
         wal,
         groups,
@@ -159,6 +169,7 @@ fn shard_count(configured: usize, groups: usize) -> usize {
 fn launch(config: NodeConfig, opened: Opened) -> Result<(Arc<Parts>, Running), StartError> {
     let Opened {
         home,
+        disk,
         store,
         wal,
         groups,
@@ -169,7 +180,6 @@ fn launch(config: NodeConfig, opened: Opened) -> Result<(Arc<Parts>, Running), S
     parts.wal.set_used(wal.usage().0);
     let (asks, asked) = mpsc::channel();
     let (frozen, froze) = mpsc::channel();
-    let disk = home.disk();
     let mut running = Running::new(parts.clone(), asks, home);
     for thread in shard_threads(&parts, groups, &frozen) {
         let name = format!("shard-{}", thread.number);
@@ -236,7 +246,7 @@ fn helpers(parts: &Arc<Parts>, running: &mut Running) -> Result<(), StartError> 
     for number in 0..READ_THREADS {
         let parts = parts.clone();
         running.thread(Part::Read, format!("read-{number}"), move || {
-            parts.reads.run(&parts.route);
+            parts.reads.run(&parts.route, &parts.hub);
         })?;
     }
     for (number, queue) in parts.delivery.queues().iter().enumerate() {
@@ -285,8 +295,13 @@ async fn read_system_uids(parts: Arc<Parts>) {
 /// Pause before the list of system accounts is asked for again.
 const READ_AGAIN: Duration = Duration::from_millis(100);
 
-/// A node that cannot serve sends its clients away: they come back, here or elsewhere.
+/// A node that cannot serve drops its clients without a word: they come back, here or elsewhere, and send again what was not
+/// answered (F9: an answer, even a failure, would make them forget it). Other callers are told at once.
 async fn leave_on_failure(parts: Arc<Parts>) {
     parts.gate.failed().await;
-    parts.hub.drain();
+    parts.hub.expel();
+    parts.route.give_up();
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use wk_proto::{LogIndex, ReplicaId, Term};
-use wk_replica::WalMark;
+use wk_replica::{Input, WalMark};
 use wk_store::{Wal, WalRecord};
 
 use crate::parts::Parts;
@@ -21,12 +21,31 @@ pub(crate) struct Batch {
     pub(crate) records: Vec<WalRecord>,
 }
 
+/// Entries a shard wants back, for a follower that is behind what memory holds.
+#[derive(Debug)]
+pub(crate) struct LogRead {
+    pub(crate) shard: usize,
+    pub(crate) replica: ReplicaId,
+    pub(crate) first: LogIndex,
+    pub(crate) last: LogIndex,
+    /// Most bytes, but one entry at least.
+    pub(crate) bytes: usize,
+}
+
 #[derive(Debug, Default)]
 struct State {
     batches: Vec<Batch>,
+    /// At most one per replica: a shard asks again only after the answer.
+    reads: Vec<LogRead>,
     releases: Vec<(ReplicaId, LogIndex, Term)>,
     sleeping: bool,
     closed: bool,
+}
+
+impl State {
+    fn is_empty(&self) -> bool {
+        self.batches.is_empty() && self.reads.is_empty() && self.releases.is_empty()
+    }
 }
 
 /// The thread's mailbox. Bounded by what shards may have in flight (D11).
@@ -44,6 +63,10 @@ impl WalQueue {
 
     pub(crate) fn release(&self, replica: ReplicaId, index: LogIndex, term: Term) {
         self.put(|state| state.releases.push((replica, index, term)));
+    }
+
+    pub(crate) fn read(&self, read: LogRead) {
+        self.put(|state| state.reads.push(read));
     }
 
     pub(crate) fn close(&self) {
@@ -73,7 +96,7 @@ impl WalQueue {
     /// Everything queued; waits for something, with `idle` at most so long. `closed` with empty lists is the end.
     fn take(&self, idle: Option<Duration>) -> State {
         let mut state = self.state.lock();
-        while state.batches.is_empty() && state.releases.is_empty() && !state.closed {
+        while state.is_empty() && !state.closed {
             state.sleeping = true;
             let Some(idle) = idle else {
                 self.wake.wait(&mut state);
@@ -86,6 +109,7 @@ impl WalQueue {
         state.sleeping = false;
         State {
             batches: std::mem::take(&mut state.batches),
+            reads: std::mem::take(&mut state.reads),
             releases: std::mem::take(&mut state.releases),
             sleeping: false,
             closed: state.closed,
@@ -105,7 +129,7 @@ impl WalThread {
         let mut idle = Some(PREPARE_AFTER);
         loop {
             let work = self.parts.wal.take(idle);
-            let is_empty = work.batches.is_empty() && work.releases.is_empty();
+            let is_empty = work.is_empty();
             if work.closed && is_empty {
                 return;
             }
@@ -136,14 +160,36 @@ impl WalThread {
                 self.parts.inboxes[batch.shard].durable(batch.mark);
             }
         }
+        for read in work.reads {
+            self.read(read);
+        }
         let released = !work.releases.is_empty();
         for (replica, index, term) in work.releases {
             self.wal.release(replica, index, term)?;
         }
-        if released || self.parts.totals.fsyncs.get() % USAGE_EVERY == 0 {
+        if released || self.parts.totals.fsyncs.get().is_multiple_of(USAGE_EVERY) {
             self.parts.wal.set_used(self.wal.usage().0);
         }
         Ok(())
+    }
+}
+
+impl WalThread {
+    /// An error of a read leaves the log alive: the shard is told that it cannot have the entries.
+    fn read(&self, read: LogRead) {
+        let LogRead {
+            shard,
+            replica,
+            first,
+            last,
+            bytes,
+        } = read;
+        let entries = self.wal.read(replica, first, last, bytes);
+        let entries = entries.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the log cannot be read for a follower");
+            Vec::new()
+        });
+        self.parts.inboxes[shard].push(Input::Log(replica, entries));
     }
 }
 

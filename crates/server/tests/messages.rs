@@ -1,10 +1,13 @@
 //! Messages through a whole node: over sockets, to disk, to the recipients.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod common;
 
 use common::{Client, config, group, make_group, set_members, start, uid};
 use wk_chat::request::SetChange;
 use wk_chat::{Answer, Query, Reply, Request};
+use wk_proto::frame::Frame;
 use wk_proto::{ChannelKey, ChannelType, MessageSeq};
 use wk_server::Node;
 use wk_store::Dir;
@@ -50,6 +53,100 @@ async fn a_message_reaches_its_recipient_over_tcp_and_websocket() {
     assert_eq!(&ann.recv().await.payload[..], b"hi ann");
     ann.is_quiet().await;
     bob.is_quiet().await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn encrypted_sessions_read_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    config.session.encryption = true;
+    let node = start(config).await;
+    let mut ann = Client::login(&node, "ann").await;
+    let mut bob = Client::login(&node, "bob").await;
+    assert_eq!(ann.say("bob", "secret").await.reason_code, 1);
+    assert_eq!(&bob.recv().await.payload[..], b"secret");
+    let pair = ChannelKey::person(&uid("ann"), &uid("bob"));
+    assert_eq!(history(&node, pair).await, [(1, b"secret".to_vec())]);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_sent_by_the_server_reaches_a_group_that_spans_many_locks() {
+    const MEMBERS: usize = 30;
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(config(dir.path())).await;
+    let names: Vec<String> = (0..3_000).map(|n| format!("u{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for chunk in names.chunks(1_000) {
+        make_group(&node, "big", chunk).await;
+    }
+    let mut online = Vec::new();
+    for name in names.iter().step_by(names.len() / MEMBERS) {
+        online.push(Client::login(&node, name).await);
+    }
+    for n in 1..=20 {
+        let reply = node.call(from_server("big", n)).await.unwrap();
+        assert!(matches!(reply, Reply::Sent(sent) if sent.message_seq.0 == n));
+    }
+    for client in &mut online {
+        for n in 1..=20 {
+            assert_eq!(u64::from(client.recv().await.message_seq), n);
+        }
+    }
+    assert_eq!(node.counters().out_msgs as usize, MEMBERS * 20);
+    node.stop().await;
+}
+
+fn from_server(id: &str, n: u64) -> Request {
+    Request::Send(std::sync::Arc::new(wk_chat::SendRequest {
+        channel: group(id),
+        from: uid("u1"),
+        origin: wk_chat::request::Origin::Server,
+        flags: wk_proto::Flags(0),
+        setting: 0,
+        expire: 0,
+        client_msg_no: format!("n{n}").into(),
+        topic: "".into(),
+        stream_no: "".into(),
+        payload: bytes::Bytes::from_static(b"notice"),
+        recipients: None,
+        receiver_allows_strangers: None,
+    }))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_not_stored_is_pushed_once_and_leaves_no_history() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(config(dir.path())).await;
+    let mut ann = Client::login(&node, "ann").await;
+    let mut bob = Client::login(&node, "bob").await;
+    let flags = wk_proto::Flags(wk_proto::Flags::NO_PERSIST);
+    ann.post_with(flags, "bob", ChannelType::PERSON, "typing")
+        .await;
+    let ack = ann.sendack().await;
+    assert_eq!((ack.reason_code, ack.message_seq), (1, 0));
+    assert_eq!(&bob.recv().await.payload[..], b"typing");
+    let pair = ChannelKey::person(&uid("ann"), &uid("bob"));
+    assert!(history(&node, pair).await.is_empty());
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_not_acknowledged_comes_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    config.session.retry_interval_ms = 200;
+    let node = start(config).await;
+    let mut ann = Client::login(&node, "ann").await;
+    let mut bob = Client::login(&node, "bob").await;
+    ann.say("bob", "hello?").await;
+    for _ in 0..2 {
+        let Some(Frame::Recv(recv)) = bob.frame().await else {
+            panic!("no RECV");
+        };
+        assert_eq!((&recv.payload[..], recv.message_seq), (&b"hello?"[..], 1));
+    }
     node.stop().await;
 }
 

@@ -1,5 +1,7 @@
 //! Sessions of a whole node: who is let in, who has to go, and how the node ends.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod common;
 
 use std::time::{Duration, Instant};

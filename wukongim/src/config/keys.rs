@@ -16,7 +16,7 @@ const fn key(name: &'static str, kind: Kind, default: &'static str, effect: Effe
 /// In the order of the documentation. Names are compared without case.
 #[rustfmt::skip]
 pub const KEYS: &[Key] = &[
-    key("mode", Text, "debug", Works),
+    key("mode", Text, "release", Works),
     key("rootDir", Text, "$HOME/wukongim", Works),
     key("dataDir", Text, "<rootDir>/data", Works),
     key("addr", Text, "tcp://0.0.0.0:5100", Works),
@@ -55,7 +55,7 @@ pub const KEYS: &[Key] = &[
     key("auth.kind", Text, "", NoEffect),
     key("auth.superToken", Text, "", NoEffect),
     key("auth.users", List, "", NotYet),
-    key("jwt.secret", Text, "secret_wukongim", NotYet),
+    key("jwt.secret", Text, "<generated>", NotYet),
     key("jwt.expire", Duration, "720h", NotYet),
     key("jwt.issuer", Text, "wukongim", NotYet),
     key("customerService.visitorsOn", Bool, "false", Works),

@@ -11,7 +11,6 @@ use super::{ConfigError, Given, value};
 #[allow(missing_docs, reason = "the names are the keys")]
 pub struct Settings {
     pub release: bool,
-    pub root_dir: PathBuf,
     pub data_dir: PathBuf,
     pub addr: Option<SocketAddr>,
     pub ws_addr: Option<SocketAddr>,
@@ -67,7 +66,6 @@ impl Settings {
         Ok(Self {
             // Without a mode v2 runs in debug, which floods its log; ours defaults to release (operations 1.4).
             release: !matches!(read.text("mode", "release").as_str(), "debug" | "test"),
-            root_dir,
             data_dir,
             addr: read.listener("addr", "tcp://0.0.0.0:5100")?,
             ws_addr: read.listener("wsAddr", "ws://0.0.0.0:5200")?,

@@ -89,3 +89,13 @@ fn lists_may_be_words() {
     let g = given("cluster:\n  initNodes:\n    - 1@a\n    - 2@b\n", &[]).unwrap();
     assert_eq!(g.get("cluster.initNodes").unwrap().value, "1@a 2@b");
 }
+
+#[test]
+fn the_documentation_lists_the_keys_as_they_are() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+    let documented = std::fs::read_to_string(path).unwrap();
+    assert!(
+        documented.contains(&table()),
+        "run: wukongim config keys, and put the table into docs/configuration.md"
+    );
+}

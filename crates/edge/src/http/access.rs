@@ -150,6 +150,19 @@ mod tests {
     }
 
     #[test]
+    fn the_api_token_opens_to_requests_that_are_not_local() {
+        let access = Access::new("", "installed", false);
+        let check = |peer: &str, list: &[(&'static str, &'static str)]| {
+            access.check(peer.parse().unwrap(), &headers(list))
+        };
+        assert_eq!(check("127.0.0.1", &[]), Ok(()));
+        assert_eq!(check("8.8.8.8", &[("token", "installed")]), Ok(()));
+        for list in [&[][..], &[("token", "wrong")]] {
+            assert_eq!(check("8.8.8.8", list), Err(Denied::NotLocal));
+        }
+    }
+
+    #[test]
     fn an_open_api_answers_everybody() {
         let peer = "8.8.8.8".parse().unwrap();
         assert_eq!(access("", true).check(peer, &headers(&[])), Ok(()));

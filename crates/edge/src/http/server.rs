@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue, LOCATION,
@@ -41,6 +41,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long a request's body may take; after it the request is refused.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// KiB of all bodies under way; above it requests wait, as long as their body may take.
+const BODIES_KIB_MAX: u32 = 256 * 1024;
+
 /// Bytes of a request's head; above it hyper answers 431.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
@@ -56,6 +59,8 @@ pub(super) struct App {
     pub(super) config: ApiConfig,
     pub(super) started: Instant,
     access: Access,
+    /// In KiB, see [`BODIES_KIB_MAX`].
+    bodies: Semaphore,
 }
 
 /// One request for a handler.
@@ -111,11 +116,21 @@ pub async fn serve_backend(
             &config.api_token,
             config.open_to_network,
         ),
+        bodies: Semaphore::new(BODIES_KIB_MAX as usize),
         started: Instant::now(),
         config,
     });
+    warn_if_open(&app.config);
     let task = tokio::spawn(accept(listener, app, shutdown));
     Ok(Serving { addr, task })
+}
+
+fn warn_if_open(config: &ApiConfig) {
+    if config.open_to_network && config.manager_token.trim().is_empty() {
+        tracing::warn!(
+            "the API asks nobody for a token: whoever reaches it rules this server; set managerToken"
+        );
+    }
 }
 
 async fn accept(listener: TcpListener, app: Arc<App>, shutdown: impl Future<Output = ()>) {
@@ -223,8 +238,8 @@ fn unauthorized(denied: Denied) -> Response<Body> {
         Denied::Token => answer::empty(StatusCode::UNAUTHORIZED),
         Denied::NotLocal => answer::error(
             StatusCode::UNAUTHORIZED,
-            "this API has no token and so answers local requests only: set managerToken (WK_MANAGERTOKEN) and send it in the header \
-             `token`, or open the API to the network in the configuration",
+            "without a token this API answers local requests only: send the API token of this installation in the header `token`, set \
+             managerToken (WK_MANAGERTOKEN) and send that, or open the API to the network in the configuration",
         ),
     }
 }
@@ -263,18 +278,30 @@ fn router(app: &Arc<App>) -> Router {
 
 async fn run(app: Arc<App>, route: &'static Route, request: Request<Body>) -> Response<Body> {
     let (parts, body) = request.into_parts();
+    // Held until the answer is made: the handler keeps the body.
+    let room = app.bodies.acquire_many(kib(&body));
+    let Ok(Ok(_room)) = tokio::time::timeout(BODY_TIMEOUT, room).await else {
+        return answer::error(StatusCode::SERVICE_UNAVAILABLE, "busy");
+    };
     let body = match read(body).await {
         Ok(body) => body,
         Err(failure) => return finish(Err(failure)),
     };
     let call = Call {
-        app,
+        app: app.clone(),
         body,
         query: Params::parse(parts.uri.query().unwrap_or_default()),
         path: parts.uri.path().to_owned(),
     };
     let answer: Answer = (route.handler)(call).await;
     finish(answer)
+}
+
+/// What a body counts in [`BODIES_KIB_MAX`]: as announced, or the most it may have.
+fn kib(body: &Body) -> u32 {
+    const MOST: u64 = wk_proto::limits::HTTP_BODY_BYTES_MAX as u64;
+    let announced = body.size_hint().upper().unwrap_or(MOST);
+    (announced.min(MOST) / 1_024) as u32 + 1
 }
 
 /// The whole body. Above its bound, or too slow, the request is refused. Compressed bodies are not undone, as in v2.

@@ -58,8 +58,9 @@ pub(super) fn stored(id: &str, kind: u8) -> Option<ChannelKey> {
 
 /// A channel whose row, members or lists are changed. For persons the id is the user's own uid.
 pub(super) fn owned(id: &str, kind: u8) -> Result<ChannelKey> {
+    let pair = ChannelType(kind) == ChannelType::PERSON && has_special(id);
     stored(id, kind)
-        .filter(|key| !key.twin)
+        .filter(|key| !key.twin && !pair)
         .ok_or_else(|| Error::invalid("频道ID不合法！"))
 }
 
@@ -165,6 +166,19 @@ mod tests {
         assert_eq!(id("a@b", 2), Err(Error::invalid("频道ID不合法！")));
         assert_eq!(id("g____cmd", 2), Err(Error::invalid("频道ID不合法！")));
         assert_eq!(id("g1", 0), Err(Error::invalid("频道类型错误！")));
+    }
+
+    #[test]
+    fn only_channels_of_their_own_have_rows() {
+        assert_eq!(owned("u1", 1).unwrap().stored_id(), "u1");
+        assert_eq!(owned("p@topic", 5).unwrap().stored_id(), "p@topic");
+        for (id, kind) in [("a@b", 1), ("g____cmd", 2), (" ", 2)] {
+            assert_eq!(
+                owned(id, kind),
+                Err(Error::invalid("频道ID不合法！")),
+                "{id}"
+            );
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Subscribers (http-api 3.4). Long lists go in chunks; a replacement is staged and switched, so that it is atomic (H11).
 
-use wk_chat::request::{ChannelFlags, SetChange, UIDS_PER_WRITE_MAX, Write};
+use wk_chat::request::{SetChange, UIDS_PER_WRITE_MAX, Write};
 use wk_proto::{ChannelKey, ChannelType, Uid};
 
 use super::error::{Result, ensure};
@@ -42,12 +42,6 @@ impl Service {
         ensure(!temporary, "新版本临时订阅者已不支持！")?;
         let uids = ids::uids(&request.subscribers)?;
         if reset {
-            self.write(Write::SetChannel {
-                channel: channel.clone(),
-                flags: ChannelFlags::default(),
-                create_only: true,
-            })
-            .await?;
             return self.replace_members(channel, uids).await;
         }
         self.add_members(channel, &uids).await

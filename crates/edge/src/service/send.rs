@@ -181,6 +181,9 @@ impl Service {
         let client_msg_no = message.0.client_msg_no.clone();
         let request = Request::Send(Arc::new(message.0));
         match self.backend.call(request).await? {
+            Reply::Sent(result) if result.reason == Reason::SystemError => {
+                Err(Error::refusal(result.reason))
+            }
             Reply::Sent(result) => Ok(Sent {
                 client_msg_no,
                 result,

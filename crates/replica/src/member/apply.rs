@@ -2,7 +2,7 @@
 
 use raft::eraftpb::{Entry, EntryType};
 use wk_chat::command::{Batch, Outcome};
-use wk_chat::request::{CallError, OutboxKey, Why};
+use wk_chat::request::{CallError, Inbox, OutboxKey, Why};
 use wk_chat::{Effect, Machine};
 use wk_proto::{LogIndex, Term};
 
@@ -129,6 +129,7 @@ impl Member {
         }
         if let Some((after, limit)) = self.outbox.wants_page() {
             let rows = Machine::owed(&self.store.view(), after, limit)?;
+            self.inherit(&rows, turn);
             self.outbox.page(rows, limit, turn.now);
         }
         let mut due = Vec::new();
@@ -137,5 +138,14 @@ impl Member {
             turn.outputs.push(Output::Outbox(self.group, key, inbox));
         }
         Ok(())
+    }
+
+    fn inherit(&mut self, rows: &[Effect], turn: &Turn<'_>) {
+        let until = turn.now.plus_ms(turn.config.outbox_wait_ms);
+        for row in rows {
+            if let Effect::Outbox(key, Inbox::Membership { channel, .. }) = row {
+                self.held.inherit(*key, channel, until);
+            }
+        }
     }
 }

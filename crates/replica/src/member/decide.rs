@@ -9,7 +9,7 @@ use raft::eraftpb::{Entry, Message, MessageType};
 use wk_chat::command::{Append, Batch, RulesVersion, Stamp};
 use wk_chat::request::{CallError, OutboxKey, SetChange, Why, Write};
 use wk_chat::{Answer, Command, Context, Facts, Needs, Query, Request, Verdict};
-use wk_proto::limits::{ENTRY_BYTES_MAX, RECORD_BYTES_MAX};
+use wk_proto::limits::ENTRY_BYTES_MAX;
 use wk_proto::{MessageId, Ticket, WallMs};
 use wk_store::View;
 
@@ -24,8 +24,11 @@ use crate::shard::Output;
 /// Rules this build writes. Replicated per slot once there is a second version (H47).
 const RULES: RulesVersion = RulesVersion(1);
 
-/// Bytes a command takes besides its variable parts: an upper bound.
-const COMMAND_OVERHEAD: usize = 2_048;
+/// Bytes of a message in an entry or a queue besides its record, or its texts and payload, and its channel: an upper bound.
+const SEND_OVERHEAD: usize = 256;
+
+/// Bytes of any other call besides its lists: ids and fixed parts, an upper bound.
+const WRITE_OVERHEAD: usize = 2_048;
 
 impl Member {
     /// A call arrives at the leader. An error has had no effect.
@@ -354,20 +357,22 @@ fn proposition(from: u64, data: Bytes) -> Message {
 pub(super) fn weight(request: &Request) -> usize {
     match request {
         Request::Send(send) => {
+            let texts = [&send.client_msg_no, &send.topic, &send.stream_no];
+            let texts: usize = texts.iter().map(|t| t.len()).sum();
+            let ids = send.from.as_str().len() + send.channel.base.as_str().len();
             let recipients = send.recipients.as_ref().map_or(0, |r| uids_bytes(r));
-            send.payload.len() + recipients + COMMAND_OVERHEAD
+            send.payload.len() + texts + ids + recipients + SEND_OVERHEAD
         }
         Request::Write(write) => write_bytes(write),
-        Request::Admit(_) | Request::Query(_) => COMMAND_OVERHEAD,
+        Request::Admit(_) | Request::Query(_) => WRITE_OVERHEAD,
     }
 }
 
 fn command_bytes(command: &Command) -> usize {
     match command {
-        Command::Append(Append { record, .. }) => {
-            debug_assert!(record.as_bytes().len() <= RECORD_BYTES_MAX);
-            record.as_bytes().len() + COMMAND_OVERHEAD
-        }
+        Command::Append(Append {
+            record, channel, ..
+        }) => record.as_bytes().len() + channel.base.as_str().len() + SEND_OVERHEAD,
         Command::Write(write) => write_bytes(write),
     }
 }
@@ -380,7 +385,7 @@ fn write_bytes(write: &Write) -> usize {
         Write::OutboxDone { keys } => keys.len() * 16,
         _ => 0,
     };
-    variable + COMMAND_OVERHEAD
+    variable + WRITE_OVERHEAD
 }
 
 fn set_bytes(change: &SetChange) -> usize {
@@ -395,4 +400,65 @@ fn set_bytes(change: &SetChange) -> usize {
 
 fn uids_bytes(uids: &[wk_proto::Uid]) -> usize {
     uids.iter().map(|u| u.as_str().len() + 8).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wk_proto::record::Body;
+    use wk_proto::{ChannelId, ChannelKey, ChannelType, Epoch, LogIndex, Uid};
+
+    /// What is counted is an upper bound of what is written.
+    fn assert_bounded(command: Command) {
+        let mut draft = Draft::new(WallMs(1));
+        let empty = draft.batch.encode().len();
+        draft.push(command, Caller::Nobody);
+        let written = draft.batch.encode().len() - empty;
+        assert!(written <= draft.bytes, "{written} > {}", draft.bytes);
+    }
+
+    #[test]
+    fn no_command_is_longer_than_it_counts() {
+        let id = "x".repeat(512);
+        let channel = ChannelKey::new(
+            ChannelId::trusted(&format!("{id}@{id}")),
+            ChannelType::GROUP,
+        );
+        let body = Body {
+            from_uid: &id,
+            payload: &[7; 5_000],
+            ..Body::default()
+        };
+        assert_bounded(Command::Append(Append {
+            channel: channel.clone(),
+            record: body.encode(),
+            dedupe_since: WallMs(1),
+            conversation: true,
+            origin: Some(wk_proto::SessionRef {
+                node: wk_proto::NodeId(1),
+                conn: wk_proto::ConnId(1),
+            }),
+        }));
+        let write = |write| assert_bounded(Command::Write(Box::new(write)));
+        write(Write::Members {
+            channel: channel.clone(),
+            change: SetChange::Replace(vec![Uid::trusted(&id); 1_000]),
+        });
+        write(Write::Inbox(wk_chat::request::Inbox::Membership {
+            uid: Uid::trusted(&id),
+            channel,
+            epoch: Epoch::default(),
+            change: wk_chat::request::MembershipChange::Command {
+                read: wk_proto::MessageSeq(9),
+            },
+            time: WallMs(1),
+        }));
+        let key = OutboxKey {
+            index: LogIndex(u64::MAX),
+            position: u32::MAX,
+        };
+        write(Write::OutboxDone {
+            keys: vec![key; 256],
+        });
+    }
 }

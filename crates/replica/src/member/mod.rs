@@ -1,21 +1,25 @@
 //! One member of one group: its raft node, its state, and the calls on their way through it.
 //!
 //! * [`recover`]: from what disk holds to a member;
+//! * [`accept`]: what of a peer's messages may reach raft;
+//! * [`role`]: the changes of role, and what they mean for those who wait;
 //! * [`decide`]: the leader's way from calls to log entries;
 //! * [`apply`]: from committed entries to state, effects and replies;
-//! * this module: raft's cycle (step, ready, persist, send) and the changes of role.
+//! * this module: raft's cycle (ready, persist, send), the log's retention, and time.
 //!
 //! A [`Fault`] from any method means that an invariant broke; the shard then stops this member and no other (H58).
 
+mod accept;
 mod apply;
 mod decide;
 mod recover;
+mod role;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use raft::eraftpb::{Entry, Message, MessageType};
-use raft::{RawNode, StateRole};
+use raft::RawNode;
+use raft::eraftpb::{Entry, Message};
 use wk_chat::request::{CallError, Reply, Why};
 use wk_chat::{Machine, Policy, Request};
 use wk_proto::{
@@ -25,10 +29,7 @@ use wk_store::{SlotStore, WalRecord};
 
 use crate::held::Held;
 use crate::ids::Ids;
-use crate::limits::{
-    APPEND_BYTES_MAX, FETCH_WAIT_MS, LOG_BUDGET_BYTES_MAX, LOST_LEADERSHIP_MS_MAX,
-    READIES_IN_FLIGHT_MAX,
-};
+use crate::limits::{APPEND_BYTES_MAX, FETCH_WAIT_MS, LOG_BUDGET_BYTES_MAX, PAUSED_BYTES_MAX};
 use crate::log::Log;
 use crate::mail::Mail;
 use crate::outbox::Outbox;
@@ -57,6 +58,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) wall: WallMs,
     pub(crate) config: &'a ShardConfig,
     pub(crate) policy: &'a Policy,
+    /// Memory is full of what is applied and not checkpointed.
+    pub(crate) is_full: bool,
     pub(crate) ids: Ids,
     /// Names the end of `records`.
     pub(crate) mark: WalMark,
@@ -84,6 +87,8 @@ pub(crate) struct Member {
     role: Role,
     /// Last (term, leader) reported.
     told: (Term, Option<NodeId>),
+    /// Committed, durable here, and not yet applied: empty between turns unless applying is paused.
+    committed: VecDeque<Entry>,
     /// Readies handed to the WAL and not yet durable, oldest first.
     writes: VecDeque<PendingWrite>,
     /// Single voter: stand for election as soon as the known commit index is applied.
@@ -172,83 +177,6 @@ impl Caller {
 }
 
 impl Member {
-    /// What the network brought from `node`. `Ok(false)`: not acceptable, dropped.
-    pub(crate) fn step(&mut self, node: NodeId, mut message: Message) -> Result<bool, Fault> {
-        if message.to != self.id.0 || self.voters.get(&ReplicaId(message.from)) != Some(&node) {
-            return Ok(false);
-        }
-        if !self.is_acceptable(&message)? {
-            return Ok(false);
-        }
-        if message.reject
-            && message.msg_type == MessageType::MsgAppendResponse
-            && !self.is_news(&mut message)
-        {
-            return Ok(false);
-        }
-        Ok(self.raft.step(message).is_ok())
-    }
-
-    /// Whether a follower's rejection is not overtaken by what it acknowledged since; a hint that is gets corrected.
-    ///
-    /// Raft 0.7 would probe below what the follower is known to hold (fixed upstream after 0.7.0). Those entries may have left
-    /// memory, and then the follower would never be served again.
-    fn is_news(&self, rejection: &mut Message) -> bool {
-        let Some(progress) = self.raft.raft.prs().get(rejection.from) else {
-            return false;
-        };
-        if rejection.index <= progress.matched {
-            return false;
-        }
-        let mut probe = rejection.reject_hint;
-        if rejection.log_term > 0 {
-            let log = &self.raft.raft.raft_log;
-            probe = log.find_conflict_by_term(probe, rejection.log_term).0;
-        }
-        if probe < progress.matched {
-            rejection.reject_hint = progress.matched;
-            rejection.log_term = 0;
-        }
-        true
-    }
-
-    /// Raft takes a message at its word and panics where it contradicts what must hold; so what cannot be is sorted out here.
-    fn is_acceptable(&self, m: &Message) -> Result<bool, Fault> {
-        let last = self.raft.raft.raft_log.last_index();
-        let current = m.term >= self.raft.raft.term;
-        Ok(match m.msg_type {
-            MessageType::MsgAppend => {
-                m.term > 0
-                    && m.log_term <= m.term
-                    // Raft takes term 0 for the term of any index beyond its log.
-                    && (m.log_term == 0) == (m.index == 0)
-                    && terms_ascend(m)
-                    && self.writes.len() < READIES_IN_FLIGHT_MAX
-                    && m.from != self.id.0
-            }
-            MessageType::MsgHeartbeat if current && m.commit > last => {
-                return Err(Fault(format!(
-                    "the leader knows this replica to hold entries up to {}, but its log ends at {last}",
-                    m.commit
-                )));
-            }
-            MessageType::MsgHeartbeat => m.term > 0,
-            MessageType::MsgAppendResponse => {
-                m.index <= last && m.reject_hint <= last && !self.is_stale_rejection(m)
-            }
-            // A candidate's own vote must be durable before it counts others: raft relies on it.
-            MessageType::MsgRequestVoteResponse => self.writes.is_empty(),
-            _ => m.term > 0,
-        })
-    }
-
-    /// A follower refuses an append it has long accepted: overtaken on its way. Raft would go back before what it knows to match,
-    /// to entries that may be gone from memory, and never come forward again.
-    fn is_stale_rejection(&self, m: &Message) -> bool {
-        let progress = self.raft.raft.prs().get(m.from);
-        m.reject && progress.is_some_and(|p| m.index <= p.matched)
-    }
-
     /// One raft tick.
     pub(crate) fn tick(&mut self, turn: &mut Turn<'_>) {
         // Raft draws its election timeout from the thread's random source at each change of term; ours replaces it before it counts.
@@ -282,6 +210,7 @@ impl Member {
         self.note_role(turn);
         self.propose_calls(turn)?;
         self.cycle(turn)?;
+        self.apply_committed(turn)?;
         if self.campaign && self.store.applied().0 >= self.raft.raft.raft_log.committed {
             self.campaign = false;
             self.raft.campaign()?;
@@ -324,22 +253,36 @@ impl Member {
                 self.reads.proven(u64::from_le_bytes(number), state.index);
             }
         }
-        let committed = ready.take_committed_entries();
+        self.committed.extend(ready.take_committed_entries());
         self.raft.advance_append_async(ready);
         match self.writes.back_mut() {
             // Nothing of its own to write: durable with what was written before it.
             Some(last) => last.number = number,
             None => self.raft.on_persist_ready(number),
         }
-        for entry in committed {
+        self.note_role(turn);
+        Ok(())
+    }
+
+    /// Applies what is committed and durable here; followers only as far as memory allows.
+    fn apply_committed(&mut self, turn: &mut Turn<'_>) -> Result<(), Fault> {
+        while self.leads() || !turn.is_full {
+            let Some(entry) = self.committed.pop_front() else {
+                break;
+            };
             self.apply(entry, turn)?;
         }
         let applied = self.store.applied().0;
         if applied > self.raft.raft.raft_log.applied {
             self.raft.advance_apply_to(applied);
         }
-        self.note_role(turn);
         Ok(())
+    }
+
+    /// Applying is paused, and enough waits for it.
+    fn is_paused(&self) -> bool {
+        let waiting: usize = self.committed.iter().map(|e| e.data.len()).sum();
+        waiting > PAUSED_BYTES_MAX
     }
 
     fn write(&mut self, entries: &[Entry], turn: &mut Turn<'_>) {
@@ -368,86 +311,6 @@ impl Member {
         }
     }
 
-    /// Follows raft's role: the one place where it changes here.
-    fn note_role(&mut self, turn: &mut Turn<'_>) {
-        let term = Term(self.raft.raft.term);
-        let leads = self.raft.raft.state == StateRole::Leader;
-        if self.leader_term().is_some_and(|led| !leads || led != term) {
-            self.become_follower(turn);
-        }
-        if leads && self.leader_term().is_none() {
-            self.become_elected(term, turn);
-        }
-        let leader = self
-            .voters
-            .get(&ReplicaId(self.raft.raft.leader_id))
-            .copied();
-        if self.told != (term, leader) {
-            self.told = (term, leader);
-            turn.outputs.push(Output::Leader(self.group, term, leader));
-        }
-    }
-
-    fn become_elected(&mut self, term: Term, turn: &mut Turn<'_>) {
-        self.role = Role::Elected(term);
-        self.lost_until = None;
-        // Our log is the group's now: an entry of ours that is not in it never will be.
-        let log = &self.raft.raft.raft_log;
-        let (kept, gone): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.proposals)
-            .into_iter()
-            .partition(|p| log.term(p.index).is_ok_and(|term| term == p.term));
-        self.proposals = kept;
-        for proposal in gone {
-            self.abandon(proposal, CallError::NotSent(Why::LostLeadership), turn);
-        }
-    }
-
-    /// Has applied an entry of its own term.
-    fn become_leader(&mut self, term: Term) -> Result<(), Fault> {
-        let next = self.store.applied().next();
-        let last_id = self.store.begin(next).last_message_id();
-        if let Some((_, newest)) = self.store.view().by_id(last_id)? {
-            self.last_time = self.last_time.max(newest.record.time());
-        }
-        self.role = Role::Leader(Leading {
-            term,
-            fence: Fence { term, n: 0 },
-            last_id,
-        });
-        self.outbox.become_leader();
-        Ok(())
-    }
-
-    fn become_follower(&mut self, turn: &mut Turn<'_>) {
-        self.role = Role::Follower;
-        self.outbox.become_follower();
-        self.lost_until = Some(turn.now.plus_ms(LOST_LEADERSHIP_MS_MAX));
-        self.refuse_undecided(CallError::NotSent(Why::LostLeadership), turn);
-    }
-
-    fn leader_term(&self) -> Option<Term> {
-        match &self.role {
-            Role::Follower => None,
-            Role::Elected(term) => Some(*term),
-            Role::Leader(leading) => Some(leading.term),
-        }
-    }
-
-    /// Elected, perhaps not yet [`Self::is_proven`].
-    pub(crate) fn leads(&self) -> bool {
-        self.leader_term().is_some()
-    }
-
-    /// Leads, and has applied an entry of its own term: that took a quorum.
-    pub(crate) fn is_proven(&self) -> bool {
-        matches!(self.role, Role::Leader(_))
-    }
-
-    /// What remains of it after [`Self::stop`].
-    pub(crate) fn into_store(self) -> SlotStore {
-        self.store
-    }
-
     /// Its state.
     pub(crate) fn store(&self) -> &SlotStore {
         &self.store
@@ -456,27 +319,6 @@ impl Member {
     /// Bytes of calls on their way.
     pub(crate) fn inflight_bytes(&self) -> usize {
         self.inflight_bytes
-    }
-
-    /// Calls, reads and questions that have had no effect yet end with `error`.
-    fn refuse_undecided(&mut self, error: CallError, turn: &mut Turn<'_>) {
-        for (ticket, request) in std::mem::take(&mut self.calls) {
-            self.inflight_bytes = self.inflight_bytes.saturating_sub(decide::weight(&request));
-            turn.reply(ticket, Err(error));
-        }
-        for (ticket, _) in self.reads.take_all() {
-            turn.reply(ticket, Err(error));
-        }
-        for ticket in std::mem::take(&mut self.asks).into_keys() {
-            turn.reply(ticket, Err(error));
-        }
-    }
-
-    fn abandon(&mut self, proposal: Proposal, error: CallError, turn: &mut Turn<'_>) {
-        self.inflight_bytes = self.inflight_bytes.saturating_sub(proposal.bytes);
-        for ticket in proposal.callers.iter().filter_map(Caller::ticket) {
-            turn.reply(ticket, Err(error));
-        }
     }
 
     /// Ends everything that has waited long enough.
@@ -502,50 +344,6 @@ impl Member {
         self.held.expire(turn.now, &mut released);
         for (ticket, reply) in released {
             turn.reply(ticket, Ok(reply));
-        }
-    }
-
-    /// The member stops for good: everybody who waits is told what is known.
-    pub(crate) fn stop(&mut self, turn: &mut Turn<'_>) {
-        self.role = Role::Follower;
-        let faulty = CallError::NotSent(Why::Faulty);
-        self.refuse_undecided(faulty, turn);
-        for caller in std::mem::take(&mut self.drafts)
-            .into_iter()
-            .flat_map(|d| d.callers)
-        {
-            if let Some(ticket) = caller.ticket() {
-                turn.reply(ticket, Err(faulty));
-            }
-        }
-        let serving = std::mem::take(&mut self.serving)
-            .into_iter()
-            .map(|(ticket, _)| ticket);
-        for ticket in serving.chain(self.deciding.take()) {
-            turn.reply(ticket, Err(faulty));
-        }
-        for proposal in std::mem::take(&mut self.proposals) {
-            self.abandon(proposal, CallError::Unknown(Why::Faulty), turn);
-        }
-        let mut released = Vec::new();
-        self.held.release_all(&mut released);
-        for (ticket, reply) in released {
-            turn.reply(ticket, Ok(reply));
-        }
-    }
-
-    /// Gives leadership to the most advanced voter that is there, if any.
-    pub(crate) fn transfer(&mut self) {
-        let raft = &self.raft.raft;
-        if raft.state != StateRole::Leader || raft.lead_transferee.is_some() {
-            return;
-        }
-        let best = self
-            .others()
-            .filter(|(_, p)| p.recent_active)
-            .max_by_key(|(id, p)| (p.matched, *id));
-        if let Some((id, _)) = best {
-            self.raft.transfer_leader(id);
         }
     }
 
@@ -627,15 +425,6 @@ impl Member {
         }
         self.fetch_until = None;
     }
-}
-
-fn terms_ascend(m: &Message) -> bool {
-    let mut last = m.log_term;
-    m.entries.iter().all(|e| {
-        let ascends = e.term >= last.max(1) && e.term <= m.term;
-        last = e.term;
-        ascends
-    })
 }
 
 /// Bits of a number, well mixed (splitmix64's finaliser).

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use raft::eraftpb::{Entry, EntryType, HardState};
 use raft::{Config, RawNode};
 use wk_chat::Machine;
-use wk_proto::{LogIndex, Term, WallMs};
+use wk_proto::{LogIndex, ReplicaId, Term, WallMs};
 use wk_store::Recovered;
 
 use super::{Fault, Member, Role};
@@ -49,6 +49,7 @@ impl Member {
             raft,
             role: Role::Follower,
             told: (Term(0), None),
+            committed: VecDeque::new(),
             writes: VecDeque::new(),
             calls: VecDeque::new(),
             deciding: None,
@@ -69,6 +70,9 @@ impl Member {
 }
 
 fn raft_node(config: &ShardConfig, group: &Group) -> Result<RawNode<Log>, Fault> {
+    if group.voters.contains_key(&ReplicaId(0)) {
+        return Err(Fault("0 is no replica id".into()));
+    }
     if !group.voters.contains_key(&group.replica) {
         return Err(Fault(format!(
             "replica {} is not a voter of its own group",

@@ -104,6 +104,8 @@ pub struct Plan {
     /// An fsync takes this long, in µs.
     pub sync_us: u64,
     pub policy: Policy,
+    /// As [`wk_replica::ShardConfig::dirty_bytes_max`].
+    pub dirty_bytes_max: usize,
     /// Mutation for tests of the harness itself: send what should wait for the WAL at once.
     pub ignore_after: bool,
     /// Mutation: report durable before it is.
@@ -122,6 +124,7 @@ impl Plan {
             seed,
             sync_us: 200,
             policy,
+            dirty_bytes_max: usize::MAX,
             ignore_after: false,
             lie_about_sync: false,
         }

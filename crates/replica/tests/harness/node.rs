@@ -86,6 +86,7 @@ impl Node {
         self.store = Some(NodeStore(store));
         let config = ShardConfig {
             seed: plan.seed,
+            dirty_bytes_max: plan.dirty_bytes_max,
             ..ShardConfig::new(self.id)
         };
         self.shard = Some(Shard::new(config, policy(plan), groups, now, wall));

@@ -117,6 +117,9 @@ impl Delivery {
 
     /// Queues a batch. Never waits, and `jobs` is empty after.
     pub(crate) fn put(&self, jobs: &mut Vec<Job>) {
+        if jobs.is_empty() {
+            return;
+        }
         if let [queue] = &self.queues[..] {
             queue.put(jobs.drain(..));
             return;

@@ -175,3 +175,6 @@ impl State {
         Some(Work::ReadBack(channel, first, origins))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! A node on free ports in a temporary directory, and a client that speaks WKProto over TCP or WebSocket.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,6 +14,7 @@ use tokio::time::timeout;
 use wk_chat::Policy;
 use wk_chat::request::{ChannelFlags, SetChange};
 use wk_chat::{Reply, Request, Write};
+use wk_proto::crypto::{self, Cipher, SendSign};
 use wk_proto::frame::{Connack, Connect, Frame, Recv, Recvack, Send, Sendack};
 use wk_proto::{ChannelId, ChannelKey, ChannelType, Flags, NodeId, Uid, wire};
 use wk_server::{ListenConfig, Node, NodeConfig};
@@ -102,10 +104,15 @@ pub async fn set_members(node: &Node, id: &str, change: SetChange) {
 pub struct Client {
     socket: TcpStream,
     ws: bool,
-    raw: BytesMut,
+    /// What came from the socket and is not unwrapped.
+    pub raw: BytesMut,
     frames: BytesMut,
     next_seq: u32,
+    cipher: Option<Cipher>,
 }
+
+/// The private key of every encrypting test client.
+const PRIVATE: [u8; 32] = [42; 32];
 
 impl Client {
     pub async fn tcp(node: &Node) -> Self {
@@ -139,6 +146,7 @@ impl Client {
             raw: BytesMut::new(),
             frames: BytesMut::new(),
             next_seq: 1,
+            cipher: None,
         }
     }
 
@@ -154,11 +162,19 @@ impl Client {
             uid: Bytes::copy_from_slice(name.as_bytes()),
             token: Bytes::copy_from_slice(token.as_bytes()),
             client_timestamp: 1,
+            client_key: Bytes::copy_from_slice(&crypto::public_key(&PRIVATE)),
             ..Connect::default()
         }))
         .await;
         match self.frame().await {
-            Some(Frame::Connack(connack)) => connack,
+            Some(Frame::Connack(connack)) => {
+                if !connack.server_key.is_empty() {
+                    let secret = crypto::agree(&PRIVATE, &connack.server_key).unwrap();
+                    let salt = connack.salt[..].try_into().unwrap();
+                    self.cipher = Some(Cipher::new(&secret, salt));
+                }
+                connack
+            }
             other => panic!("no CONNACK: {other:?}"),
         }
     }
@@ -176,6 +192,11 @@ impl Client {
         self.write(&bytes).await;
     }
 
+    /// Past any framing.
+    pub async fn write_raw(&mut self, bytes: &[u8]) {
+        self.socket.write_all(bytes).await.unwrap();
+    }
+
     pub async fn write(&mut self, bytes: &[u8]) {
         if self.ws {
             let masked = masked(bytes);
@@ -187,18 +208,36 @@ impl Client {
 
     /// Sends without waiting for the SENDACK; returns the client_seq.
     pub async fn post(&mut self, channel: &str, kind: ChannelType, text: &str) -> u32 {
+        let flags = Flags(Flags::RED_DOT);
+        self.post_with(flags, channel, kind, text).await
+    }
+
+    pub async fn post_with(
+        &mut self,
+        flags: Flags,
+        channel: &str,
+        kind: ChannelType,
+        text: &str,
+    ) -> u32 {
         let client_seq = self.next_seq;
         self.next_seq += 1;
-        self.send_frame(&Frame::Send(Send {
-            flags: Flags(Flags::RED_DOT),
+        let mut send = Send {
+            flags,
             client_seq,
             client_msg_no: format!("no-{client_seq}").into(),
             channel_id: Bytes::copy_from_slice(channel.as_bytes()),
             channel_type: kind.0,
             payload: Bytes::copy_from_slice(text.as_bytes()),
             ..Send::default()
-        }))
-        .await;
+        };
+        if let Some(cipher) = &self.cipher {
+            let mut sealed = BytesMut::new();
+            cipher.encrypt_payload(&send.payload, &mut sealed);
+            send.payload = sealed.freeze();
+            let key = cipher.send_msg_key(&SendSign::of(&send));
+            send.msg_key = Bytes::copy_from_slice(&key);
+        }
+        self.send_frame(&Frame::Send(send)).await;
         client_seq
     }
 
@@ -215,9 +254,9 @@ impl Client {
         }
     }
 
-    /// The next message, acknowledged.
+    /// The next message, decrypted and acknowledged.
     pub async fn recv(&mut self) -> Recv {
-        let recv = match self.frame().await {
+        let mut recv = match self.frame().await {
             Some(Frame::Recv(recv)) => recv,
             other => panic!("no RECV: {other:?}"),
         };
@@ -227,6 +266,11 @@ impl Client {
             message_seq: recv.message_seq,
         }))
         .await;
+        if let Some(cipher) = &self.cipher {
+            let mut plain = BytesMut::new();
+            cipher.decrypt_payload(&recv.payload, &mut plain).unwrap();
+            recv.payload = plain.freeze();
+        }
         recv
     }
 
@@ -239,9 +283,11 @@ impl Client {
     /// The next frame; `None` at the end of the connection.
     pub async fn frame(&mut self) -> Option<Frame> {
         loop {
-            let bytes = self.frames.clone().freeze();
-            if let Some((frame, len)) = wire::decode(&bytes, VERSION).unwrap() {
-                self.frames.advance(len);
+            if let Some(len) = wire::frame_len(&self.frames).unwrap()
+                && len <= self.frames.len()
+            {
+                let bytes = self.frames.split_to(len).freeze();
+                let (frame, _) = wire::decode(&bytes, VERSION).unwrap().unwrap();
                 return Some(frame);
             }
             if !self.unwrap_one() && !self.fill().await {
@@ -256,7 +302,7 @@ impl Client {
     }
 
     /// Reads some; false at the end.
-    async fn fill(&mut self) -> bool {
+    pub async fn fill(&mut self) -> bool {
         let read = timeout(PATIENCE, self.socket.read_buf(&mut self.raw));
         matches!(read.await.expect("the server is silent"), Ok(n) if n > 0)
     }

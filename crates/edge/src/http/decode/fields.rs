@@ -19,10 +19,13 @@ pub(crate) fn object<T>(
         Value::Object(members) => members,
         Value::Null => Vec::new(),
         other => {
-            let shown = if name.is_empty() { "struct" } else { name };
             let kind = other.kind();
+            let shown = match name {
+                "" => "struct".to_owned(),
+                name => format!("api.{name}"),
+            };
             return Err(Error(format!(
-                "json: cannot unmarshal {kind} into Go value of type api.{shown}"
+                "json: cannot unmarshal {kind} into Go value of type {shown}"
             )));
         }
     };

@@ -336,6 +336,7 @@ fn quote(byte: u8) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn error(body: &str) -> String {
         parse(body.as_bytes()).unwrap_err()
@@ -418,5 +419,61 @@ mod tests {
         assert_eq!(error(&deep(DEPTH_MAX + 1)), "exceeded max depth");
         let wide = format!("[{}1]", "1,".repeat(VALUES_MAX));
         assert!(error(&wide).starts_with("more than"));
+    }
+
+    /// The same value as another parser, leaving out what [`Value`] does not keep.
+    fn same(ours: &Value<'_>, theirs: &serde_json::Value) -> bool {
+        match (ours, theirs) {
+            (Value::Null, serde_json::Value::Null) | (Value::Bool, serde_json::Value::Bool(_)) => {
+                true
+            }
+            (Value::Number(text), serde_json::Value::Number(n)) => *text == n.to_string(),
+            (Value::Text(a), serde_json::Value::String(b)) => a == b,
+            (Value::Array(a), serde_json::Value::Array(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+            }
+            (Value::Object(a), serde_json::Value::Object(b)) => {
+                a.len() == b.len() && a.iter().all(|(key, value)| same(value, &b[&**key]))
+            }
+            _ => false,
+        }
+    }
+
+    fn any_json() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            ".*".prop_map(Into::into),
+        ];
+        leaf.prop_recursive(4, 64, 8, |inner| {
+            let list = proptest::collection::vec(inner.clone(), 0..8);
+            let map = proptest::collection::btree_map(".*", inner, 0..8);
+            prop_oneof![
+                list.prop_map(Into::into),
+                map.prop_map(|m| serde_json::Value::Object(m.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_json_is_read_as_by_another_parser(value in any_json(), pretty: bool) {
+            let text = if pretty { format!("{value:#}") } else { value.to_string() };
+            prop_assert!(same(&parse(text.as_bytes()).unwrap(), &value), "{}", text);
+        }
+
+        /// Accepted or refused, never a panic; what is refused as a whole is refused by the other parser, too.
+        #[test]
+        fn any_bytes_are_survived(bytes: Vec<u8>) {
+            let _ = parse(&bytes);
+        }
+
+        #[test]
+        fn any_json_like_text_is_survived(text in r#"[\[\]{}",:\\u0-9dDtfnrale.+ -]{0,40}"#) {
+            if parse(text.as_bytes()).is_err() {
+                prop_assert!(serde_json::from_str::<serde_json::Value>(&text).is_err(), "{}", text);
+            }
+        }
     }
 }
