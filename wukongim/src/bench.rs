@@ -18,7 +18,8 @@ mod traffic;
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use tokio::signal::unix::{SignalKind, signal};
 use wk_client::Encryption;
 
 use crate::http_client::Api;
@@ -150,11 +151,22 @@ async fn generate(args: Args) -> Result<ExitCode> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        tokio::task::LocalSet::new().block_on(&runtime, measure(args))
+        tokio::task::LocalSet::new().block_on(&runtime, measure_unless_stopped(args))
     };
     tokio::task::spawn_blocking(run)
         .await
         .context("the generator failed")?
+}
+
+/// A signal ends the run in an orderly way, so that an own node and its directory go, too.
+async fn measure_unless_stopped(args: Args) -> Result<ExitCode> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        result = measure(args) => result,
+        _ = terminate.recv() => bail!("stopped"),
+        _ = interrupt.recv() => bail!("stopped"),
+    }
 }
 
 async fn measure(args: Args) -> Result<ExitCode> {

@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use bytes::Bytes;
 use tokio::task::JoinSet;
-use wk_chat::request::{CallError, Origin, Request, SendRequest};
-use wk_chat::{Reply, request};
-use wk_proto::{ChannelId, ChannelKey, ChannelType, Flags, Reason, Uid};
+use wk_chat::request::Origin;
+use wk_chat::{Answer, CallError, Query, Reply, Request, SendRequest, Why};
+use wk_proto::{ChannelId, ChannelKey, ChannelType, Flags, MessageSeq, Reason, Uid};
 use wk_server::Node;
+use wk_store::slot::Dir;
 
 use crate::config::{Given, Settings};
 use crate::run::node_config;
@@ -63,6 +64,11 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     eprintln!(
         "fill: {} messages in {secs:.1} s, {rate:.0}/s",
         args.messages
+    );
+    let newest = newest_seq(&node, channel_key(0)).await?;
+    eprintln!(
+        "fill: {} now ends at message {newest}",
+        channel_key(0).stored_id()
     );
     if args.unclean {
         // No destructor of the node may run.
@@ -128,13 +134,32 @@ async fn fill(node: &Node, args: &Args) -> Result<()> {
     }
 }
 
+fn channel_key(n: u64) -> ChannelKey {
+    let id = ChannelId::trusted(&format!("fill{n}"));
+    ChannelKey::new(id, ChannelType::GROUP)
+}
+
+async fn newest_seq(node: &Node, channel: ChannelKey) -> Result<MessageSeq> {
+    let query = Query::Messages {
+        channel,
+        first: MessageSeq(1),
+        last: MessageSeq(u64::MAX),
+        dir: Dir::Down,
+        limit: 1,
+    };
+    match node.call(Request::Query(Box::new(query))).await? {
+        Reply::Answer(answer) => match *answer {
+            Answer::Messages(messages) => Ok(messages.last().map_or(MessageSeq(0), |m| m.seq)),
+            other => bail!("not an answer to the question: {other:?}"),
+        },
+        other => bail!("the question was refused: {other:?}"),
+    }
+}
+
 fn message(run: &str, n: u64, channel: u64, payload: Bytes) -> Request {
     let empty: Arc<str> = "".into();
     Request::Send(Arc::new(SendRequest {
-        channel: ChannelKey::new(
-            ChannelId::trusted(&format!("fill{channel}")),
-            ChannelType::GROUP,
-        ),
+        channel: channel_key(channel),
         from: Uid::trusted(&format!("u{channel}")),
         origin: Origin::Server,
         flags: Flags(Flags::RED_DOT),
@@ -156,7 +181,7 @@ async fn send(node: &Node, message: Request) -> Result<()> {
         match node.call(message.clone()).await {
             Ok(Reply::Sent(result)) if result.reason == Reason::Success => return Ok(()),
             Ok(other) => bail!("a message was refused: {other:?}"),
-            Err(CallError::NotSent(request::Why::Busy) | CallError::Unknown(_))
+            Err(CallError::NotSent(Why::Busy) | CallError::Unknown(_))
                 if attempt < ATTEMPTS_MAX =>
             {
                 attempt += 1;

@@ -6,7 +6,8 @@ use wk_store::Result;
 use crate::request::{Mark, MembershipChange, Reply};
 use crate::rows::{self, CommandPart, Conversation, Rows, User};
 use crate::step::Step;
-use crate::tables;
+use crate::sweep;
+use crate::tables::{self, Expiring};
 
 /// Rows of one user, tombstones included. At it, the [`EVICTED_ROWS`] rows least worth keeping make room for a new one: tombstones
 /// first, then the longest unchanged. Their messages stay; a later mark or membership makes the row anew.
@@ -180,6 +181,25 @@ fn write(
         make_room(step, uid)?;
     }
     rows::put(step.tx, tables::CONVERSATIONS, key, row);
+    if row.is_tombstone() {
+        sweep::note(step, Expiring::Tombstone, row.updated, key);
+    }
+    Ok(())
+}
+
+/// Removes a row that has been a tombstone since before `before`; a younger one has a note of its own.
+pub(crate) fn forget_tombstone(step: &mut Step<'_, '_>, key: &[u8], before: WallMs) -> Result<()> {
+    let found: Option<Conversation> = step.tx.find(tables::CONVERSATIONS, key)?;
+    if found.is_none_or(|row| !row.is_tombstone() || row.updated >= before.0) {
+        return Ok(());
+    }
+    let uid = tables::conversation_user(key)
+        .ok_or_else(|| rows::corrupt(tables::CONVERSATIONS, "a key without a uid"))?;
+    let counters = tables::user(&uid);
+    let mut user: User = step.tx.load(tables::USERS, &counters)?;
+    user.conversations = user.conversations.saturating_sub(1);
+    rows::put(step.tx, tables::USERS, &counters, &user);
+    step.tx.delete(tables::CONVERSATIONS, key);
     Ok(())
 }
 
@@ -207,8 +227,7 @@ fn least_worth(step: &Step<'_, '_>, prefix: &[u8]) -> Result<Vec<Vec<u8>>> {
         None,
         |key, value| {
             let row: Conversation = rows::decode(tables::CONVERSATIONS, value)?;
-            let live = row.chat || row.command.is_some();
-            all.push((live, row.updated, key.to_vec()));
+            all.push((!row.is_tombstone(), row.updated, key.to_vec()));
             Ok(true)
         },
     )?;
@@ -238,7 +257,7 @@ pub(crate) fn of_user(
 }
 
 fn shown(channel: ChannelKey, row: &Conversation) -> Option<crate::query::Conversation> {
-    (row.chat || row.command.is_some()).then(|| crate::query::Conversation {
+    (!row.is_tombstone()).then(|| crate::query::Conversation {
         channel,
         chat: row.chat,
         read: MessageSeq(row.read),

@@ -4,7 +4,7 @@
 //! Failure policy: a failed checkpoint leaves the old one standing; it is tried again after a pause, with the same frozen parts.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ const FREEZE_WAIT: Duration = Duration::from_secs(5);
 /// What the thread is asked.
 #[derive(Debug)]
 pub(crate) enum Ask {
-    /// A last checkpoint, without pacing, then the end. Answered when it is done or failed.
+    /// A last checkpoint, then the end. Answered when it is done or failed.
     Finish(oneshot::Sender<()>),
 }
 
@@ -42,6 +42,8 @@ pub(crate) struct CheckpointThread {
     pub(crate) parts: Arc<Parts>,
     pub(crate) asks: mpsc::Receiver<Ask>,
     pub(crate) frozen: mpsc::Receiver<Vec<Frozen>>,
+    /// Do not pace any more.
+    pub(crate) hurry: Arc<AtomicBool>,
 }
 
 /// What is on its way.
@@ -57,7 +59,7 @@ struct State {
 impl CheckpointThread {
     pub(crate) fn run(self) {
         let mut state = State {
-            budget: TokenBucket::new(IO_BYTES_PER_S),
+            budget: TokenBucket::new(IO_BYTES_PER_S, self.hurry.clone()),
             last: Instant::now(),
             kept: Vec::new(),
             retry_at: None,
@@ -66,7 +68,6 @@ impl CheckpointThread {
         loop {
             match self.asks.recv_timeout(LOOK_EVERY) {
                 Ok(Ask::Finish(done)) => {
-                    state.budget.unlimited = true;
                     self.checkpoint(&mut state);
                     // Nobody waits any more: the node is stopping anyway.
                     let _ = done.send(());
@@ -165,16 +166,16 @@ struct TokenBucket {
     per_second: usize,
     tokens: f64,
     at: Instant,
-    unlimited: bool,
+    hurry: Arc<AtomicBool>,
 }
 
 impl TokenBucket {
-    fn new(per_second: usize) -> Self {
+    fn new(per_second: usize, hurry: Arc<AtomicBool>) -> Self {
         Self {
             per_second,
             tokens: 0.0,
             at: Instant::now(),
-            unlimited: false,
+            hurry,
         }
     }
 
@@ -190,7 +191,7 @@ impl TokenBucket {
 
 impl IoBudget for TokenBucket {
     fn take(&mut self, bytes: usize) {
-        if self.unlimited {
+        if self.hurry.load(Relaxed) {
             return;
         }
         let wait = self.wait_for(bytes, Instant::now());
@@ -206,7 +207,7 @@ mod tests {
 
     #[test]
     fn the_bucket_holds_the_rate_and_saves_little() {
-        let mut bucket = TokenBucket::new(1_000);
+        let mut bucket = TokenBucket::new(1_000, Arc::default());
         let start = bucket.at;
         assert_eq!(bucket.wait_for(500, start), Duration::from_millis(500));
         let later = start + Duration::from_secs(60);

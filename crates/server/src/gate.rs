@@ -12,6 +12,7 @@ use wk_proto::Flags;
 pub(crate) struct Gate {
     failed: watch::Sender<Option<String>>,
     broken: AtomicBool,
+    closed: AtomicBool,
     disk_low: AtomicBool,
 }
 
@@ -20,6 +21,7 @@ impl Gate {
         Self {
             failed: watch::Sender::new(None),
             broken: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             disk_low: AtomicBool::new(false),
         }
     }
@@ -39,6 +41,11 @@ impl Gate {
 
     pub(crate) fn is_broken(&self) -> bool {
         self.broken.load(Relaxed)
+    }
+
+    /// The node is going down: nothing further is taken.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Relaxed);
     }
 
     pub(crate) fn cause(&self) -> Option<String> {
@@ -70,6 +77,9 @@ impl Gate {
     pub(crate) fn check(&self, request: &Request) -> Result<(), CallError> {
         if self.is_broken() {
             return Err(CallError::NotSent(Why::Faulty));
+        }
+        if self.closed.load(Relaxed) {
+            return Err(CallError::NotSent(Why::Draining));
         }
         if self.is_disk_low() && grows(request) {
             return Err(CallError::NotSent(Why::Busy));

@@ -135,6 +135,8 @@ struct Inner {
     listening: ListenConfig,
     /// Taken by the first `stop`; held by it, so that others wait for it.
     running: tokio::sync::Mutex<Option<Running>>,
+    /// Tells the keeper that it may let go.
+    stopped: tokio::sync::Notify,
 }
 
 impl std::fmt::Debug for Node {
@@ -155,10 +157,13 @@ impl Node {
             parts,
             listening,
             running: tokio::sync::Mutex::new(Some(running)),
+            stopped: tokio::sync::Notify::new(),
         };
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        let inner = Arc::new(inner);
+        // The keeper: the node runs until it is stopped or the runtime ends, whoever else lets go of it.
+        let kept = inner.clone();
+        tokio::spawn(async move { kept.stopped.notified().await });
+        Ok(Self { inner })
     }
 
     /// One request to its group, wherever it is led; waits at most 5 s (parked while there is no leader, H30). Not ordered with others.
@@ -260,6 +265,7 @@ impl Node {
         let mut running = self.inner.running.lock().await;
         if let Some(running) = running.take() {
             running.stop().await;
+            self.inner.stopped.notify_one();
         }
     }
 

@@ -10,6 +10,7 @@
 //! | connections | 1 each, tokio | their session ends |
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -18,7 +19,6 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use wk_replica::Input;
-use wk_store::home::Home;
 
 use crate::checkpoint_thread::Ask;
 use crate::limits::STOP_ANSWER_MS;
@@ -35,7 +35,8 @@ pub(crate) enum Part {
     Deliver,
 }
 
-/// See the module. Dropping it without [`Self::stop`] ends the tasks and lets the threads end by themselves.
+/// See the module. Dropping it without [`Self::stop`] ends the tasks and lets the threads end by themselves. The threads that write
+/// hold the lock of the data directory for as long as they run.
 #[derive(Debug)]
 pub(crate) struct Running {
     parts: Arc<Parts>,
@@ -43,8 +44,8 @@ pub(crate) struct Running {
     threads: Vec<(Part, JoinHandle<()>)>,
     tasks: Vec<AbortHandle>,
     listeners: Vec<AbortHandle>,
-    /// Held to the end: it is the lock of the data directory.
-    _home: Home,
+    /// Background writes need not spare the log any more.
+    hurry: Arc<AtomicBool>,
 }
 
 /// Time for the last checkpoint. Without it the log is replayed at the next start.
@@ -57,14 +58,14 @@ const JOIN_WAIT: Duration = Duration::from_millis(500);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 impl Running {
-    pub(crate) fn new(parts: Arc<Parts>, asks: mpsc::Sender<Ask>, home: Home) -> Self {
+    pub(crate) fn new(parts: Arc<Parts>, asks: mpsc::Sender<Ask>, hurry: Arc<AtomicBool>) -> Self {
         Self {
             parts,
             asks,
             threads: Vec::new(),
             tasks: Vec::new(),
             listeners: Vec::new(),
-            _home: home,
+            hurry,
         }
     }
 
@@ -113,6 +114,8 @@ impl Running {
             let (connections, calls) = (parts.hub.len(), parts.route.in_flight());
             tracing::warn!(connections, calls, "stopping with work left");
         }
+        parts.gate.close();
+        parts.route.give_up();
         for inbox in &parts.inboxes {
             inbox.push(Input::Drain);
         }
@@ -127,6 +130,7 @@ impl Running {
     }
 
     async fn checkpoint(&self) {
+        self.hurry.store(true, Relaxed);
         let (done, finished) = oneshot::channel();
         if self.asks.send(Ask::Finish(done)).is_ok()
             && timeout(CHECKPOINT_WAIT, finished).await.is_err()

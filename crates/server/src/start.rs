@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -180,7 +181,10 @@ fn launch(config: NodeConfig, opened: Opened) -> Result<(Arc<Parts>, Running), S
     parts.wal.set_used(wal.usage().0);
     let (asks, asked) = mpsc::channel();
     let (frozen, froze) = mpsc::channel();
-    let mut running = Running::new(parts.clone(), asks, home);
+    let hurry = Arc::new(AtomicBool::new(false));
+    // The lock of the directory: given up when the last thread that writes has ended.
+    let home = Arc::new(home);
+    let mut running = Running::new(parts.clone(), asks, hurry.clone());
     for thread in shard_threads(&parts, groups, &frozen) {
         let name = format!("shard-{}", thread.number);
         running.thread(Part::Shard, name, move || thread.run())?;
@@ -189,16 +193,22 @@ fn launch(config: NodeConfig, opened: Opened) -> Result<(Arc<Parts>, Running), S
         wal,
         parts: parts.clone(),
     };
-    running.thread(Part::Wal, "wal".to_owned(), move || thread.run())?;
+    let lock = home.clone();
+    running.thread(Part::Wal, "wal".to_owned(), move || {
+        thread.run();
+        drop(lock);
+    })?;
     let thread = CheckpointThread {
         store,
         disk,
         parts: parts.clone(),
         asks: asked,
         frozen: froze,
+        hurry,
     };
     running.thread(Part::Checkpoint, "checkpoint".to_owned(), move || {
         thread.run();
+        drop(home);
     })?;
     helpers(&parts, &mut running)?;
     running.task(wake_all(wakes));
@@ -275,7 +285,7 @@ fn accept(parts: &Arc<Parts>, listeners: Listeners, running: &mut Running) {
 
 /// Reads the replicated list of system accounts once, so that leaders know them from the first request on.
 async fn read_system_uids(parts: Arc<Parts>) {
-    loop {
+    while !parts.gate.is_broken() {
         let query = Request::Query(Box::new(Query::SystemUids));
         match parts.route.call(query).await {
             Ok(Reply::Answer(answer)) => {

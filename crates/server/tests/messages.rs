@@ -53,6 +53,7 @@ async fn a_message_reaches_its_recipient_over_tcp_and_websocket() {
     assert_eq!(&ann.recv().await.payload[..], b"hi ann");
     ann.is_quiet().await;
     bob.is_quiet().await;
+    drop((ann, bob));
     node.stop().await;
 }
 
@@ -68,6 +69,7 @@ async fn encrypted_sessions_read_each_other() {
     assert_eq!(&bob.recv().await.payload[..], b"secret");
     let pair = ChannelKey::person(&uid("ann"), &uid("bob"));
     assert_eq!(history(&node, pair).await, [(1, b"secret".to_vec())]);
+    drop((ann, bob));
     node.stop().await;
 }
 
@@ -95,6 +97,7 @@ async fn a_message_sent_by_the_server_reaches_a_group_that_spans_many_locks() {
         }
     }
     assert_eq!(node.counters().out_msgs as usize, MEMBERS * 20);
+    drop(online);
     node.stop().await;
 }
 
@@ -129,6 +132,7 @@ async fn a_message_that_is_not_stored_is_pushed_once_and_leaves_no_history() {
     assert_eq!(&bob.recv().await.payload[..], b"typing");
     let pair = ChannelKey::person(&uid("ann"), &uid("bob"));
     assert!(history(&node, pair).await.is_empty());
+    drop((ann, bob));
     node.stop().await;
 }
 
@@ -147,6 +151,7 @@ async fn a_message_that_is_not_acknowledged_comes_again() {
         };
         assert_eq!((&recv.payload[..], recv.message_seq), (&b"hello?"[..], 1));
     }
+    drop((ann, bob));
     node.stop().await;
 }
 
@@ -163,6 +168,7 @@ async fn senders_other_devices_get_it_and_the_sending_session_does_not() {
     assert_eq!(phone.say("bob", "x").await.reason_code, 1);
     assert_eq!(&desk.recv().await.payload[..], b"x");
     phone.is_quiet().await;
+    drop((phone, desk));
     node.stop().await;
 }
 
@@ -186,6 +192,7 @@ async fn pipelined_sends_are_acknowledged_and_delivered_in_order() {
     for n in 0..COUNT {
         assert_eq!(&bob.recv().await.payload[..], n.to_string().as_bytes());
     }
+    drop((ann, bob));
     node.stop().await;
 }
 
@@ -216,6 +223,54 @@ async fn a_group_message_reaches_exactly_the_members() {
     assert_eq!(dan.sendack().await.reason_code, 1);
     cat.post("g", ChannelType::GROUP, "no").await;
     assert_eq!(cat.sendack().await.reason_code, 3, "not a subscriber");
+    drop((ann, bob, cat, dan));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_crowd_everybody_sees_every_message_once_and_in_the_same_order() {
+    const CLIENTS: usize = 12;
+    const EACH: usize = 25;
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(config(dir.path())).await;
+    let names: Vec<String> = (0..CLIENTS).map(|n| format!("c{n}")).collect();
+    let members: Vec<&str> = names.iter().map(String::as_str).collect();
+    make_group(&node, "g", &members).await;
+    let mut clients = Vec::new();
+    for name in &names {
+        clients.push(Client::login(&node, name).await);
+    }
+    let mut tasks = Vec::new();
+    for (n, mut client) in clients.into_iter().enumerate() {
+        tasks.push(tokio::spawn(async move {
+            let mut seen = Vec::new();
+            for k in 0..EACH {
+                client
+                    .post("g", ChannelType::GROUP, &format!("{n}:{k}"))
+                    .await;
+            }
+            let mut own = Vec::new();
+            while seen.len() + own.len() < CLIENTS * EACH {
+                match client.frame().await {
+                    Some(Frame::Sendack(ack)) => {
+                        assert_eq!(ack.reason_code, 1);
+                        own.push(ack.message_seq);
+                    }
+                    Some(Frame::Recv(recv)) => seen.push(recv.message_seq),
+                    other => panic!("{other:?}"),
+                }
+            }
+            client.is_quiet().await;
+            assert!(seen.is_sorted_by(|a, b| a < b), "deliveries in order");
+            assert!(own.is_sorted_by(|a, b| a < b), "answers in order");
+            seen.extend(own);
+            seen.sort_unstable();
+            assert!(seen.iter().copied().eq(1..=(CLIENTS * EACH) as u32));
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
     node.stop().await;
 }
 
@@ -228,14 +283,15 @@ async fn history_survives_a_restart() {
     for text in ["a", "b", "c"] {
         assert_eq!(ann.say("bob", text).await.reason_code, 1);
     }
+    drop(ann);
     node.stop().await;
-    ann.ended().await;
 
     let node = start(config(dir.path())).await;
     let expected = [(1, b"a".to_vec()), (2, b"b".to_vec()), (3, b"c".to_vec())];
     assert_eq!(history(&node, pair.clone()).await, expected);
     let mut ann = Client::login(&node, "ann").await;
     assert_eq!(ann.say("bob", "d").await.message_seq, 4);
+    drop(ann);
     node.stop().await;
     assert_eq!(history_len(dir.path(), pair).await, 4);
 }
@@ -261,6 +317,7 @@ async fn what_was_acknowledged_survives_without_a_stop() {
     let again = start(config(copy.path())).await;
     assert_eq!(history(&again, group("g")).await, [(1, b"kept".to_vec())]);
     again.stop().await;
+    drop(ann);
     node.stop().await;
 }
 

@@ -46,6 +46,7 @@ async fn the_same_device_replaces_its_older_session_silently() {
     assert_eq!(&new.recv().await.payload[..], b"hi");
     assert_eq!(old.frame().await, None);
     until(|| node.counters().connections == 2).await;
+    drop((old, new, bob));
     node.stop().await;
 }
 
@@ -61,6 +62,7 @@ async fn a_kicked_connection_is_told_and_closed() {
     assert_eq!(kicked(ann.frame().await), "server kick");
     assert!(node.sessions(&uid("ann")).is_empty());
     ann.ended().await;
+    drop(ann);
     node.stop().await;
 }
 
@@ -73,6 +75,7 @@ async fn a_removed_connection_is_closed_at_once() {
     node.close(&uid("ann"), node.connections()[0].id, None);
     assert_eq!(ann.frame().await, None);
     assert!(started.elapsed() < Duration::from_millis(1_500));
+    drop(ann);
     node.stop().await;
 }
 
@@ -105,6 +108,7 @@ async fn a_new_master_token_kicks_and_then_the_master_rules() {
     write(&node, token("t2")).await;
     assert_eq!(kicked(second.frame().await), wk_chat::KICK_TEXT);
     assert!(node.sessions(&uid("ann")).is_empty());
+    drop((wrong, first, second));
     node.stop().await;
 }
 
@@ -132,6 +136,7 @@ async fn a_send_ban_binds_the_next_send() {
         ann.say("bob", "x").await.reason_code,
         Reason::SendBan.code()
     );
+    drop(ann);
     node.stop().await;
 }
 
@@ -195,6 +200,7 @@ async fn above_the_maximum_new_sockets_are_closed() {
     let end = timeout(PATIENCE, late.read(&mut [0])).await.unwrap();
     assert!(!matches!(end, Ok(n) if n > 0));
     ann.is_quiet().await;
+    drop(ann);
     node.stop().await;
 }
 
@@ -271,7 +277,25 @@ async fn hostile_bytes_end_only_their_own_connection() {
         }
     }
     ann.is_quiet().await;
+    drop(ann);
     node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_outlives_its_handles_and_refuses_work_once_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(config(dir.path())).await;
+    let tcp = node.listening().tcp.unwrap();
+    let mut ann = Client::login(&node, "ann").await;
+    let other = node.clone();
+    drop(node);
+    assert_eq!(ann.say("bob", "still here").await.reason_code, 1);
+    drop(ann);
+    other.stop().await;
+    let query = wk_chat::Request::Query(Box::new(wk_chat::Query::SystemUids));
+    assert!(timeout(PATIENCE, other.call(query)).await.unwrap().is_err());
+    assert!(TcpStream::connect(tcp).await.is_err());
+    other.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

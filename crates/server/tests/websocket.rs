@@ -54,6 +54,7 @@ async fn pings_are_answered_and_a_close_is_echoed_before_the_end() {
     client.write_raw(&[0x88, 0x82, 0, 0, 0, 0, 3, 0xe8]).await;
     assert_eq!(raw(&mut client, 4).await, [0x88, 2, 3, 0xe8]);
     client.ended().await;
+    drop(client);
     node.stop().await;
 }
 
@@ -65,6 +66,7 @@ async fn an_unmasked_frame_ends_with_1002() {
     client.write_raw(&[0x82, 1, 0]).await;
     assert_eq!(raw(&mut client, 4).await, [0x88, 2, 3, 0xea]);
     client.ended().await;
+    drop(client);
     node.stop().await;
 }
 

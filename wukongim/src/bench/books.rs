@@ -221,6 +221,19 @@ impl Books {
         &self.channels
     }
 
+    /// Compares the whole history of a channel, as (seq, client_msg_no), with its acks.
+    pub fn history(&mut self, channel: u32, stored: &[(u64, String)]) {
+        let acked = self.messages.iter().enumerate();
+        let acked = acked.filter(|(_, m)| m.channel == channel && m.seq != 0);
+        let acked = acked.map(|(i, m)| (u64::from(m.seq), Some(i)));
+        let stored = stored
+            .iter()
+            .map(|(seq, number)| (*seq, self.index(number.as_bytes())));
+        if !acked.eq(stored) {
+            self.fault("histories that differ from the acks");
+        }
+    }
+
     /// Closes the books. `stored`: newest seq of every channel, as the store has it; `None` = not asked.
     pub fn close(mut self, stored: Option<&[u64]>) -> Balance {
         let missing = |have: u64, want: u64| want.saturating_sub(have);
@@ -368,6 +381,28 @@ mod tests {
             balance.text(),
             "offered 2 acked 2 stored 2 delivered 4 (2 each)"
         );
+    }
+
+    #[test]
+    fn a_history_is_compared_message_by_message() {
+        let (mut books, numbers) = books();
+        books.ack(1, 1, 1, 10);
+        books.ack(2, 2, 1, 10);
+        let text = |i: usize| String::from_utf8(numbers[i].to_vec()).unwrap();
+        books.history(0, &[(1, text(0)), (2, text(1))]);
+        assert!(books.faults.is_empty());
+        let wrong = [
+            vec![(1, text(1)), (2, text(0))],
+            vec![(1, text(0))],
+            vec![(1, text(0)), (3, text(1))],
+            vec![(1, text(0)), (2, "foreign".to_owned())],
+            vec![(1, text(0)), (2, text(1)), (3, text(1))],
+        ];
+        let found = wrong.len() as u64;
+        for stored in &wrong {
+            books.history(0, stored);
+        }
+        assert_eq!(books.faults["histories that differ from the acks"], found);
     }
 
     #[test]

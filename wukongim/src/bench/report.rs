@@ -184,6 +184,7 @@ pub fn head() -> String {
 pub fn lines(row: &Row) -> String {
     let m = &row.measured;
     let latency = row.latencies.first().map(|(_, l)| *l);
+    let latency = latency.filter(|l| l.count > 0);
     let time = |pick: fn(Latency) -> f64| latency.map_or("-".to_owned(), |l| duration(pick(l)));
     let cores = |cpu: Option<f64>| cpu.map_or("-".to_owned(), |c| format!("{:.2}", c / m.secs));
     let per_op = m.cpu_us_per_op();

@@ -1,11 +1,14 @@
 //! What the store has, as the HTTP API tells.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::Target;
 use super::books::Channel;
 
+/// Messages of a history read at once.
+const PAGE: usize = 1_000;
 /// Requests at once.
 const PARALLEL: usize = 8;
 
@@ -34,6 +37,32 @@ pub async fn newest_seqs(target: &Target, channels: &[Channel]) -> Result<Vec<u6
     }
     parts.sort();
     Ok(parts.into_iter().flat_map(|(_, seqs)| seqs).collect())
+}
+
+/// The whole history of a channel as (seq, client_msg_no), in the order of the store.
+pub async fn history(target: &Target, channel: &Channel) -> Result<Vec<(u64, String)>> {
+    let mut http = target.api.connect().await?;
+    let mut all: Vec<(u64, String)> = Vec::new();
+    loop {
+        let from = all.last().map_or(1, |(seq, _)| seq + 1);
+        let body = json!({
+            "login_uid": channel.login, "channel_id": channel.id, "channel_type": channel.kind,
+            "start_message_seq": from, "end_message_seq": 0, "limit": PAGE, "pull_mode": 1,
+        });
+        let answer = http.post("/channel/messagesync", &body).await?;
+        let page = answer["messages"]
+            .as_array()
+            .context("no messages in the answer")?;
+        for message in page {
+            let seq = message["message_seq"].as_u64().unwrap_or_default();
+            let number = message["client_msg_no"].as_str().unwrap_or_default();
+            ensure!(seq >= from, "the history of {} goes backwards", channel.id);
+            all.push((seq, number.to_owned()));
+        }
+        if page.is_empty() {
+            return Ok(all);
+        }
+    }
 }
 
 fn path(channel: &Channel) -> String {

@@ -30,6 +30,8 @@ const PRIME_SECS: u64 = 60;
 const DRAIN_SECS: u64 = 15;
 /// Seconds of load before the measured part.
 const WARMUP_SECS: f64 = 1.0;
+/// Channels whose whole history is compared with the acks; of all others, only the length.
+const HISTORIES: usize = 5;
 /// Members added in one request.
 const MEMBERS_PER_REQUEST: usize = 1_000;
 
@@ -203,7 +205,11 @@ async fn play(common: &Common, target: &Target, cast: Cast) -> Result<Row> {
     let Some(world) = Rc::into_inner(world) else {
         bail!("a connection is still running");
     };
-    let books = world.books.into_inner();
+    let mut books = world.books.into_inner();
+    for channel in 0..books.channels().len().min(HISTORIES) {
+        let stored = store::history(target, &books.channels()[channel]).await?;
+        books.history(channel as u32, &stored);
+    }
     let stored = store::newest_seqs(target, books.channels()).await?;
     let latencies = latencies(&books, cast.unit);
     Ok(Row {

@@ -45,7 +45,7 @@ pub(crate) fn write(json: &mut Json, channel: &ChannelKey, stored: &Stored) {
         }
         o.key("expire").int(record.expire());
         o.key("timestamp").int(record.time().0 / 1_000);
-        o.key("payload").base64(&record.payload());
+        o.key("payload").base64(record.payload_ref());
     });
 }
 

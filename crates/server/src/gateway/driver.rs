@@ -151,7 +151,10 @@ impl Driver {
 
     /// Gathers what happened into `scratch.events`; false: nothing.
     fn collect(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<bool, Round> {
+        // Nothing of another connection may be left, not even of one whose turn ended in a panic.
         scratch.events.clear();
+        scratch.effects.clear();
+        scratch.calls.clear();
         let has_room = self.out.len() < CONN_OUT_BYTES_TARGET;
         let take = if has_room { CONN_OUT_BYTES_TARGET } else { 0 };
         let mut moved = false;

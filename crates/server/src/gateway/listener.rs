@@ -38,10 +38,11 @@ pub(crate) async fn accept_all(gateway: Arc<Gateway>, listener: TcpListener, kin
                 reserve = self::reserve();
                 pause().await;
             }
+            // The peer was gone before it was accepted.
+            Err(error) if is_of_the_peer(&error) => {}
             Err(error) => {
-                // The peer was gone before it was accepted, or the system is short of memory.
-                tracing::debug!(%error, "accept");
-                tokio::task::yield_now().await;
+                tracing::warn!(%error, "a client cannot be accepted");
+                pause().await;
             }
         }
     }
@@ -58,6 +59,14 @@ fn reserve() -> Option<File> {
 
 fn is_exhausted(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+fn is_of_the_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | Interrupted
+    )
 }
 
 /// Starts the task of a connection. Owner: its guard in the hub. Ends: with its session. Failure: a panic ends this connection
