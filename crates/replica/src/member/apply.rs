@@ -46,6 +46,7 @@ impl Member {
         }
         let batch = Batch::decode(entry.data).map_err(|e| Fault(format!("entry {at}: {e}")))?;
         let mut tx = self.store.begin(at);
+        Machine::apply_stamp(&batch.stamp, &mut tx)?;
         for (position, command) in batch.commands.into_iter().enumerate() {
             let position = position as u32;
             let outcome =
@@ -147,5 +148,67 @@ impl Member {
                 self.held.inherit(*key, channel, until);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use wk_chat::Stamp;
+    use wk_chat::command::{Consumer, RulesVersion};
+    use wk_proto::{GroupId, MessageId, NodeId, ReplicaId, SlotId, WallMs};
+    use wk_store::disk::SimDisk;
+    use wk_store::{Recovered, ReplicaMeta, Store};
+
+    use super::*;
+    use crate::shard::{Group, ShardConfig};
+
+    fn member() -> Member {
+        let (node, replica) = (NodeId(1), ReplicaId(1));
+        let group = GroupId::Slot(SlotId(0));
+        let voters = BTreeMap::from([(replica, node)]);
+        let store = Store::open(Arc::new(SimDisk::new())).unwrap();
+        let meta = ReplicaMeta {
+            replica,
+            group,
+            membership: crate::membership::encode(&voters),
+            applied: LogIndex(0),
+            applied_term: Term(0),
+        };
+        store.create(&[meta]).unwrap();
+        let group = Group {
+            group,
+            replica,
+            voters,
+            store: store.slot(replica).unwrap(),
+            applied_term: Term(0),
+            log: Recovered::default(),
+        };
+        Member::recover(&ShardConfig::new(node), group, 1)
+            .map_err(|unusable| unusable.fault)
+            .unwrap()
+    }
+
+    #[test]
+    fn what_an_entrys_stamp_carries_is_applied_with_it() {
+        let mut member = member();
+        let stamp = Stamp {
+            time: WallMs(5),
+            rules: RulesVersion::CURRENT,
+            cursors: vec![(Consumer::Deliver, MessageId(7))],
+        };
+        let commands = Vec::new();
+        let entry = Entry {
+            index: 1,
+            term: 1,
+            data: Batch { stamp, commands }.encode(),
+            ..Entry::default()
+        };
+        member.execute(entry).unwrap();
+        let position = Machine::cursor(&member.store.view(), Consumer::Deliver);
+        assert_eq!(position.unwrap(), MessageId(7));
+        assert_eq!(member.last_time, WallMs(5));
     }
 }

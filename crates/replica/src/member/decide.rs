@@ -8,16 +8,16 @@ use bytes::Bytes;
 use raft::eraftpb::{Entry, Message, MessageType};
 use wk_chat::command::{Append, Batch, RulesVersion, Stamp};
 use wk_chat::request::{CallError, OutboxKey, SetChange, Why, Write};
-use wk_chat::{Answer, Command, Context, Facts, Needs, Query, Request, Verdict};
+use wk_chat::{Answer, Command, Context, Facts, Machine, Needs, Query, Request, Verdict};
 use wk_proto::limits::ENTRY_BYTES_MAX;
 use wk_proto::{MessageId, Ticket, WallMs};
 use wk_store::View;
 
-use super::{Caller, Fault, Leading, Member, Proposal, Role, Turn};
+use super::{Caller, Fault, Leading, Member, Proposal, Role, Turn, mix};
 use crate::ids::Ids;
 use crate::limits::{
     ASK_WAIT_MS, ASKS_MAX, BATCH_COMMANDS_MAX, BATCHES_IN_FLIGHT_MAX, GROUP_CALLS_MAX,
-    READS_WAITING_MAX, TURN_CALLS_MAX,
+    READS_WAITING_MAX, SWEEP_PERIOD_MS, TURN_CALLS_MAX,
 };
 use crate::shard::Output;
 
@@ -100,6 +100,7 @@ impl Member {
         if self.may_propose() {
             let time = turn.wall.max(self.last_time);
             self.draft_done(time);
+            self.draft_sweep(time, turn)?;
             self.decide_calls(time, turn)?;
         }
         if let Some(round) = self.reads.begin() {
@@ -143,6 +144,22 @@ impl Member {
             let command = Command::Write(Box::new(Write::OutboxDone { keys }));
             self.draft_command(command, Caller::Nobody, time);
         }
+    }
+
+    /// What time made superfluous. Every group looks at another moment; not while there is no room for what a sweep writes.
+    fn draft_sweep(&mut self, time: WallMs, turn: &Turn<'_>) -> Result<(), Fault> {
+        let first = turn.now.plus_ms(mix(self.id.0) % SWEEP_PERIOD_MS);
+        let Role::Leader(leading) = &mut self.role else {
+            return Ok(());
+        };
+        if *leading.sweep_at.get_or_insert(first) > turn.now || turn.is_full {
+            return Ok(());
+        }
+        leading.sweep_at = Some(turn.now.plus_ms(SWEEP_PERIOD_MS));
+        if let Some(write) = Machine::sweep(&self.store.view(), turn.policy, time)? {
+            self.draft_command(Command::Write(Box::new(write)), Caller::Nobody, time);
+        }
+        Ok(())
     }
 
     fn draft_command(&mut self, command: Command, caller: Caller, time: WallMs) {

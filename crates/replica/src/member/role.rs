@@ -57,6 +57,7 @@ impl Member {
             term,
             fence: Fence { term, n: 0 },
             last_id,
+            sweep_at: None,
         });
         self.outbox.become_leader();
         Ok(())
