@@ -206,7 +206,7 @@ mod tests {
             data: Batch { stamp, commands }.encode(),
             ..Entry::default()
         };
-        member.execute(entry).unwrap();
+        member.execute(entry, &mut Ids::new(1, 0, 1)).unwrap();
         let position = Machine::cursor(&member.store.view(), Consumer::Deliver);
         assert_eq!(position.unwrap(), MessageId(7));
         assert_eq!(member.last_time, WallMs(5));
