@@ -64,7 +64,8 @@ pub(crate) struct Plan {
     pub(crate) sync_us: (u64, u64),
     /// Longest pause before a dead node is started again, in ms.
     pub(crate) down_ms: u64,
-    /// A bit of some file is flipped after so many ms, in a folder.
+    /// A bit of some file is flipped after so many ms, in a folder. Not in `rows.redb`: the database checks its pages when it repairs
+    /// itself, not when it reads them.
     pub(crate) flip: Option<(u64, &'static str)>,
     /// Bytes added to every message.
     pub(crate) padding: usize,
