@@ -417,6 +417,8 @@ impl World {
         if let Err(error) = up.log.sync(mark) {
             return self.disk_failed(id, &error);
         }
+        let node = self.node(id);
+        node.doubt = node.doubt.saturating_sub(1);
         // The shard first: a peer's answer must not overtake it.
         self.input(id, Input::Durable(mark));
         let released = self.node(id).up.as_mut().map(|up| up.log.released(mark));

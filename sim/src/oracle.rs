@@ -91,6 +91,8 @@ pub(crate) struct Oracle {
     system: BTreeSet<String>,
     ids: BTreeMap<MessageId, usize>,
     by_payload: BTreeMap<String, usize>,
+    /// Bytes added to every message.
+    padding: usize,
     pub(crate) acks: u64,
     pub(crate) reads: u64,
 }
@@ -101,6 +103,13 @@ pub(crate) fn uid(client: usize) -> Uid {
 }
 
 impl Oracle {
+    pub(crate) fn new(padding: usize) -> Self {
+        Self {
+            padding,
+            ..Self::default()
+        }
+    }
+
     /// A new message.
     pub(crate) fn compose(
         &mut self,
@@ -110,7 +119,8 @@ impl Oracle {
         number: String,
     ) -> usize {
         let at = self.messages.len();
-        let payload = format!("message {at} of u{from}");
+        let padding = "+".repeat(self.padding);
+        let payload = format!("message {at} of u{from} {padding}");
         self.by_payload.insert(payload.clone(), at);
         let floor = self.floor(&channel);
         let member = self.members.get(&(channel.ordinary(), from)).copied();

@@ -112,6 +112,7 @@ pub(crate) enum Event {
         conn: u64,
     },
     Fault,
+    Flip,
     /// A fault that lasts ends.
     Mend(NodeId),
 }
@@ -155,7 +156,7 @@ impl World {
             net: Net::default(),
             nodes,
             clients,
-            oracle: Oracle::default(),
+            oracle: Oracle::new(plan.padding),
             leaders: BTreeMap::new(),
             failure: None,
             dice: Dice::new(seed, "faults"),
@@ -174,6 +175,9 @@ impl World {
             world.after_us(1_000, Event::Act(client));
         }
         world.after_us(0, Event::Fault);
+        if let Some((ms, _)) = world.plan.flip {
+            world.after_us(ms * 1_000, Event::Flip);
+        }
         world
     }
 
@@ -279,6 +283,7 @@ impl World {
             } => self.answer(client, conn, op, result),
             Event::Disconnected { client, conn } => self.disconnected(client, conn),
             Event::Fault => self.fault(),
+            Event::Flip => self.flip(),
             Event::Mend(id) => self.mend(id),
             // Of a process that is gone.
             Event::ShardTimer(..)
