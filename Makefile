@@ -23,8 +23,9 @@ bench: toolchain ## measure a node on this machine (writes to a temporary direct
 	@$(CARGO) build --release --locked -p wukongim
 	@./target/release/wukongim bench
 
-sim: toolchain ## the simulator: SEEDS=200 runs so many seeds, SEED=n replays one
-	@$(CARGO) run --release --locked -p wk-sim -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+sim: toolchain ## the simulator: SEEDS=200 runs so many seeds, SEED=n replays one; SCENARIO, PLANT, TRACE=1
+	@$(CARGO) run --release --locked -p wk-sim -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) \
+	  $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(PLANT),--plant $(PLANT)) $(if $(TRACE),--trace)
 
 fmt: toolchain ## format
 	@$(CARGO) fmt --all

@@ -36,7 +36,7 @@ pub enum Effect {
     /// It will be; said once at start.
     NotYet,
     /// It had no effect in v2, or tuned a part this server does not have; said once at start.
-    NoEffect,
+    Dead,
 }
 
 /// One key of the table.
@@ -231,7 +231,7 @@ pub fn table() -> String {
         let effect = match key.effect {
             Effect::Works => "works",
             Effect::NotYet => "not yet",
-            Effect::NoEffect => "none (accepted)",
+            Effect::Dead => "none (accepted)",
         };
         out.push_str(&format!(
             "| `{}` | `{}` | {kind} | {default} | {effect} |\n",

@@ -49,7 +49,7 @@ pub fn notices(given: &Given, settings: &Settings) -> Vec<String> {
     };
     for (names, what) in [
         (with(Effect::NotYet), "not supported yet"),
-        (with(Effect::NoEffect), "without effect here"),
+        (with(Effect::Dead), "without effect here"),
     ] {
         if !names.is_empty() {
             lines.push(format!("configuration keys {what}: {}", names.join(", ")));
@@ -150,6 +150,7 @@ pub fn node_config(settings: &Settings, shares: &Shares) -> NodeConfig {
     policy.manager_token = settings.manager_token.clone();
     policy.visitor_suffix = settings.visitor_suffix.clone();
     policy.whitelist_off_of_person = settings.whitelist_off_of_person;
+    policy.temp_retention_ms = settings.temp_retention_ms;
     NodeConfig {
         node: NodeId(settings.node_id),
         data_dir: settings.data_dir.clone(),

@@ -1,15 +1,17 @@
 //! Conversation rows in slot(uid): what channels' slots tell them, and the marks users set. Spec: messaging 7, 8; decisions H7, H8.
 
-use wk_proto::{ChannelKey, Epoch, MessageSeq, Uid, WallMs};
+use wk_proto::{ChannelKey, ChannelType, Epoch, MessageSeq, Uid, WallMs};
 use wk_store::Result;
 
 use crate::request::{Mark, MembershipChange, Reply};
 use crate::rows::{self, CommandPart, Conversation, Rows, User};
 use crate::step::Step;
-use crate::tables;
+use crate::sweep;
+use crate::tables::{self, Expiring};
 
 /// Rows of one user, tombstones included. At it, the [`EVICTED_ROWS`] rows least worth keeping make room for a new one: tombstones
-/// first, then the longest unchanged. Their messages stay; a later mark or membership makes the row anew.
+/// first, then commands of temporary channels, of which each list of recipients makes one, then the longest unchanged. Their messages
+/// stay; a later mark or membership makes the row anew.
 pub(crate) const CONVERSATIONS_PER_USER_MAX: u64 = 50_000;
 /// Rows evicted at once, so that a user at the limit pays for the scan once per this many new rows.
 const EVICTED_ROWS: usize = 500;
@@ -180,6 +182,25 @@ fn write(
         make_room(step, uid)?;
     }
     rows::put(step.tx, tables::CONVERSATIONS, key, row);
+    if row.is_tombstone() {
+        sweep::note(step, Expiring::Tombstone, row.updated, key);
+    }
+    Ok(())
+}
+
+/// Removes a row that has been a tombstone since before `before`; a younger one has a note of its own.
+pub(crate) fn forget_tombstone(step: &mut Step<'_, '_>, key: &[u8], before: WallMs) -> Result<()> {
+    let found: Option<Conversation> = step.tx.find(tables::CONVERSATIONS, key)?;
+    if found.is_none_or(|row| !row.is_tombstone() || row.updated >= before.0) {
+        return Ok(());
+    }
+    let uid = tables::conversation_user(key)
+        .ok_or_else(|| rows::corrupt(tables::CONVERSATIONS, "a key without a uid"))?;
+    let counters = tables::user(&uid);
+    let mut user: User = step.tx.load(tables::USERS, &counters)?;
+    user.conversations = user.conversations.saturating_sub(1);
+    rows::put(step.tx, tables::USERS, &counters, &user);
+    step.tx.delete(tables::CONVERSATIONS, key);
     Ok(())
 }
 
@@ -207,14 +228,23 @@ fn least_worth(step: &Step<'_, '_>, prefix: &[u8]) -> Result<Vec<Vec<u8>>> {
         None,
         |key, value| {
             let row: Conversation = rows::decode(tables::CONVERSATIONS, value)?;
-            let live = row.chat || row.command.is_some();
-            all.push((live, row.updated, key.to_vec()));
+            all.push((worth(&key, &row), row.updated, key.to_vec()));
             Ok(true)
         },
     )?;
     all.sort_unstable();
     all.truncate(EVICTED_ROWS);
     Ok(all.into_iter().map(|(_, _, key)| key).collect())
+}
+
+fn worth(key: &[u8], row: &Conversation) -> u8 {
+    if row.is_tombstone() {
+        0
+    } else if key.last() == Some(&ChannelType::TEMP.0) {
+        1
+    } else {
+        2
+    }
 }
 
 /// Live rows of a user, newest `updated` first, equal ones in key order.
@@ -238,7 +268,7 @@ pub(crate) fn of_user(
 }
 
 fn shown(channel: ChannelKey, row: &Conversation) -> Option<crate::query::Conversation> {
-    (row.chat || row.command.is_some()).then(|| crate::query::Conversation {
+    (!row.is_tombstone()).then(|| crate::query::Conversation {
         channel,
         chat: row.chat,
         read: MessageSeq(row.read),

@@ -27,6 +27,7 @@ mod permission;
 mod rows;
 mod sets;
 mod step;
+mod sweep;
 mod tables;
 mod users;
 mod wire;

@@ -16,7 +16,7 @@ use crate::request::{
     UIDS_PER_WRITE_MAX, Write,
 };
 use crate::step::Step;
-use crate::{conversations, cursors, lists, members, outbox, users};
+use crate::{conversations, cursors, lists, members, outbox, sweep, users};
 
 /// The leader's side of a decision: time, ids and settings.
 #[derive(Debug)]
@@ -97,6 +97,11 @@ impl Machine {
     /// Up to where a consumer of the message log is done; 0 = nothing yet (H13).
     pub fn cursor(view: &View, consumer: Consumer) -> wk_store::Result<MessageId> {
         cursors::read(view, consumer)
+    }
+
+    /// What a leader proposes at `now` because time passed; `None`: nothing is old enough. Costs three look-ups (D20).
+    pub fn sweep(view: &View, policy: &Policy, now: WallMs) -> wk_store::Result<Option<Write>> {
+        sweep::due(view, policy, now)
     }
 
     /// Outbox rows still owed, as `Effect::Outbox`, after `after`: what a new leader resumes with.
@@ -263,6 +268,7 @@ fn refused(write: &Write) -> Option<Reason> {
         Write::SetToken { .. }
         | Write::QuitDevices { .. }
         | Write::Mark { .. }
+        | Write::Sweep { .. }
         | Write::Inbox(_) => (None, 0),
     };
     if channel.is_some_and(|c| c.twin) {
@@ -308,6 +314,10 @@ fn apply_write(step: &mut Step<'_, '_>, write: Write) -> wk_store::Result<Reply>
         Write::Mark { uid, channel, mark } => conversations::mark(step, &uid, &channel, mark),
         Write::Inbox(inbox) => apply_inbox(step, inbox),
         Write::OutboxDone { keys } => Ok(outbox::done(step, &keys)),
+        Write::Sweep {
+            tombstones,
+            temporaries,
+        } => sweep::sweep(step, tombstones, temporaries),
         Write::SystemUids { uids, add } => users::change_system_uids(step, &uids, add),
     }
 }

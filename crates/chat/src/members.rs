@@ -1,6 +1,6 @@
 //! Channel rows and subscribers, and what they mean for the users' conversations. Spec: messaging 2.1, 2.4; http-api 3.1–3.4.
 
-use wk_proto::{ChannelKey, ChannelType, MessageSeq, Reason, Uid};
+use wk_proto::{ChannelKey, ChannelType, MessageSeq, Reason, Uid, WallMs};
 use wk_store::Result;
 
 use crate::command::Effect;
@@ -9,7 +9,8 @@ use crate::request::{ChannelFlags, Inbox, MembershipChange, Reply, SetChange};
 use crate::rows::{Channel, Info, made_bit};
 use crate::sets::{self, Detail};
 use crate::step::Step;
-use crate::tables::Set;
+use crate::sweep;
+use crate::tables::{self, Expiring, Set};
 
 /// `POST /channel`, `/channel/info`: overwrites all flags.
 pub(crate) fn set_channel(
@@ -65,8 +66,8 @@ pub(crate) fn change_members(
     let mut row = Channel::read(step.tx, channel)?;
     let version = row.members.version;
     let delta = sets::change(step, channel, &mut row, Set::Members, change, Detail::Added)?;
-    if creates && row.info.is_none() {
-        row.info = Some(Info::new(ChannelFlags::default(), step.time.0, step.time.0));
+    if creates {
+        create(step, channel, &mut row);
     }
     forget_made(channel, &mut row, &delta.removed);
     row.write(step.tx, channel);
@@ -85,6 +86,69 @@ pub(crate) fn change_members(
         }
     }
     Ok(Reply::Done)
+}
+
+/// Makes the row if there is none. A temporary channel made so is not kept for ever (H9); every new list counts as a use.
+fn create(step: &mut Step<'_, '_>, channel: &ChannelKey, row: &mut Channel) {
+    let now = step.time.0;
+    let is_temporary = channel.kind == ChannelType::TEMP;
+    match &mut row.info {
+        Some(info) if is_temporary => info.updated = now,
+        Some(_) => {}
+        None => {
+            row.info = Some(Info::new(ChannelFlags::default(), now, now));
+            if is_temporary {
+                sweep::note(step, Expiring::Temporary, now, &tables::channel(channel));
+            }
+        }
+    }
+}
+
+/// When a temporary channel was last used: got a list of members or a message.
+pub(crate) fn last_use(step: &Step<'_, '_>, channel: &ChannelKey, row: &Channel) -> Result<WallMs> {
+    let listed = row.info.as_ref().map_or(0, |info| info.updated);
+    let mut last = WallMs(listed);
+    for channel in [channel.ordinary(), channel.command()] {
+        if let Some(head) = step.tx.head(&channel)? {
+            last = last.max(head.time);
+        }
+    }
+    Ok(last)
+}
+
+/// Takes up to `budget` members off an unused temporary channel, with all they have of it, and then the channel itself. Gives what
+/// is left of the budget; `None`: the channel is not gone yet.
+pub(crate) fn expire(
+    step: &mut Step<'_, '_>,
+    channel: &ChannelKey,
+    mut row: Channel,
+    budget: usize,
+) -> Result<Option<usize>> {
+    let uids = sets::some(step.tx, channel, &row, Set::Members, budget)?;
+    let left = budget - uids.len();
+    let remove = SetChange::Remove(uids.clone());
+    sets::change(step, channel, &mut row, Set::Members, remove, Detail::Added)?;
+    if !uids.is_empty() {
+        step.effect(Effect::MembersChanged(channel.clone()));
+    }
+    for uid in &uids {
+        let change = MembershipChange::Leave {
+            command_until: MessageSeq(0),
+        };
+        owe(step, channel, uid, change);
+    }
+    if row.members.is_empty() {
+        for set in [Set::Members, Set::Deny, Set::Allow] {
+            sets::clear(step, channel, &mut row, set)?;
+        }
+        // A row made anew counts its generations from the start: none of the old entries may be left.
+        if !sets::has_garbage(step, channel)? {
+            step.tx.delete(tables::CHANNELS, &tables::channel(channel));
+            return Ok(Some(left));
+        }
+    }
+    row.write(step.tx, channel);
+    Ok(None)
 }
 
 /// A removed subscriber may still be reached as a visitor: his next message makes his conversation anew.

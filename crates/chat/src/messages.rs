@@ -92,7 +92,7 @@ fn original(
         .tx
         .duplicate(channel, record.from_uid(), number, since)?;
     Ok(newest
-        .filter(|old| old.record.payload() == record.payload())
+        .filter(|old| old.record.payload_ref() == record.payload_ref())
         .map(|old| sent(old.record.message_id(), old.seq, Reason::Success)))
 }
 

@@ -22,6 +22,8 @@ pub struct Policy {
     pub whitelist_off_of_person: bool,
     /// Window of SEND idempotency in ms (24 h, H33).
     pub dedupe_window_ms: u64,
+    /// How long the members of a temporary channel are kept after its last use, in ms (30 days, H9).
+    pub temp_retention_ms: u64,
     /// Accounts that may send anywhere and that anyone may message; `____system` is always one.
     pub system_uids: Arc<BTreeSet<Uid>>,
 }
@@ -37,6 +39,7 @@ impl Policy {
             visitor_suffix: None,
             whitelist_off_of_person: true,
             dedupe_window_ms: 24 * 3600 * 1000,
+            temp_retention_ms: 30 * 24 * 3600 * 1000,
             system_uids: Arc::default(),
         }
     }

@@ -22,7 +22,7 @@ pub enum Query {
         /// Most uids.
         limit: usize,
     },
-    /// Entries of a deny or allow list, likewise.
+    /// Entries of a deny or allow list, likewise, with their times.
     Listed {
         /// Whose (person: base = owner's uid).
         channel: ChannelKey,
@@ -106,6 +106,17 @@ pub struct Conversation {
     pub updated: WallMs,
 }
 
+/// One entry of a deny or allow list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListEntry {
+    /// Who.
+    pub uid: Uid,
+    /// When he came onto the list.
+    pub created: WallMs,
+    /// When he was last put there.
+    pub updated: WallMs,
+}
+
 /// One channel of an answer to [`Query::Recents`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recents {
@@ -120,8 +131,10 @@ pub struct Recents {
 /// Answers, paired with [`Query`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
-    /// To `Members` and `Listed`: the page, and whether more follow.
+    /// To `Members`: the page, and whether more follow.
     Uids(Vec<Uid>, bool),
+    /// To `Listed`, likewise.
+    Listed(Vec<ListEntry>, bool),
     /// To `Channel`.
     Channel(Option<ChannelFlags>),
     /// To `Recents`.
@@ -160,13 +173,20 @@ impl Query {
                 channel,
                 after,
                 limit,
-            } => page(view, channel, Set::Members, after.as_ref(), *limit),
+            } => {
+                let (uids, more) = sets::page(view, channel, Set::Members, after.as_ref(), *limit)?;
+                Ok(Answer::Uids(uids, more))
+            }
             Self::Listed {
                 channel,
                 list,
                 after,
                 limit,
-            } => page(view, channel, (*list).into(), after.as_ref(), *limit),
+            } => {
+                let (entries, more) =
+                    sets::listed(view, channel, (*list).into(), after.as_ref(), *limit)?;
+                Ok(Answer::Listed(entries, more))
+            }
             Self::Channel(channel) => {
                 let row = rows::Channel::read(view, channel)?;
                 Ok(Answer::Channel(row.info.map(|i| i.flags())))
@@ -203,17 +223,6 @@ impl Query {
 /// Bytes of records in one answer. Reached, the answer is shorter: a range keeps the end `dir` asks for, and later channels of
 /// `Recents` get one message each.
 pub const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
-
-fn page(
-    view: &View,
-    channel: &ChannelKey,
-    set: Set,
-    after: Option<&Uid>,
-    limit: usize,
-) -> wk_store::Result<Answer> {
-    let (uids, more) = sets::page(view, channel, set, after, limit)?;
-    Ok(Answer::Uids(uids, more))
-}
 
 fn recents(view: &View, wanted: &[RecentsOf]) -> wk_store::Result<Vec<Recents>> {
     let mut bytes = ANSWER_BYTES_MAX;

@@ -265,6 +265,13 @@ pub enum Write {
         /// Their keys.
         keys: Vec<OutboxKey>,
     },
+    /// Remove what is older than these times, at most a bounded number of rows (D20).
+    Sweep {
+        /// Tombstones of memberships unchanged since.
+        tombstones: WallMs,
+        /// Temporary channels unused since, with their members' rows.
+        temporaries: WallMs,
+    },
     /// Add or remove system accounts (control group).
     SystemUids {
         /// Which.
@@ -288,7 +295,9 @@ impl Write {
             | Self::Lists { channel, .. } => GroupId::Slot(channel.slot(slot_count)),
             Self::Inbox(inbox) => inbox.group(slot_count),
             // Addressed by the shard itself: never routed.
-            Self::OutboxDone { .. } | Self::SystemUids { .. } => GroupId::Control,
+            Self::OutboxDone { .. } | Self::Sweep { .. } | Self::SystemUids { .. } => {
+                GroupId::Control
+            }
         }
     }
 }

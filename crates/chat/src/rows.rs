@@ -109,7 +109,7 @@ pub(crate) fn each_row(
 /// Rows a scan holds in memory at a time.
 const SCAN_STEP_ROWS: usize = 1_000;
 
-/// Position of a cause in a group's log; also the value of `SET_ENTRIES`.
+/// Position of a cause in a group's log.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub(crate) struct Epoch {
     #[prost(uint64, tag = "1")]
@@ -134,6 +134,19 @@ impl From<Epoch> for wk_proto::Epoch {
             position: e.position,
         }
     }
+}
+
+/// A uid of a set: which command put it there, and when it was asked for first and last (ms).
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(crate) struct Entry {
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
+    #[prost(uint32, tag = "2")]
+    pub position: u32,
+    #[prost(uint64, tag = "3")]
+    pub created: u64,
+    #[prost(uint64, tag = "4")]
+    pub updated: u64,
 }
 
 /// Token of (uid, device flag).
@@ -272,6 +285,13 @@ pub(crate) struct SetState {
     pub stage: Option<Stage>,
 }
 
+impl SetState {
+    /// No entries, staged ones included.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0 && self.stage.is_none_or(|stage| stage.count == 0)
+    }
+}
+
 /// A generation not yet visible.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub(crate) struct Stage {
@@ -323,6 +343,13 @@ pub(crate) struct Conversation {
     pub chat_epoch: Epoch,
     #[prost(message, required, tag = "8")]
     pub command_epoch: Epoch,
+}
+
+impl Conversation {
+    /// Nothing but epochs is left.
+    pub(crate) fn is_tombstone(&self) -> bool {
+        !self.chat && self.command.is_none()
+    }
 }
 
 /// Marks in the command twin.

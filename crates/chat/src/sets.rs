@@ -5,12 +5,12 @@
 //! [`SWEEP_ROWS`] rows a later write, so that no entry is larger than its input.
 
 use bytes::Bytes;
-use prost::Message;
-use wk_proto::{ChannelKey, Uid};
+use wk_proto::{ChannelKey, Uid, WallMs};
 use wk_store::Result;
 
+use crate::query::ListEntry;
 use crate::request::SetChange;
-use crate::rows::{self, Channel, Rows, Stage};
+use crate::rows::{self, Channel, Entry, Rows, Stage};
 use crate::step::Step;
 use crate::tables::{self, Set};
 
@@ -215,14 +215,20 @@ impl Sets<'_, '_, '_> {
         Ok(self.step.tx.row(tables::SET_ENTRIES, &key)?.is_some())
     }
 
+    /// `true` if it was not there. An entry that was is dated anew: who adds it again means it now.
     fn insert(&mut self, generation: u64, uid: &Uid) -> Result<bool> {
-        if self.has(generation, uid)? {
-            return Ok(false);
-        }
         let key = tables::entry(self.channel, self.set, generation, uid);
-        let epoch = rows::Epoch::from(self.step.epoch()).encode_to_vec();
-        self.step.tx.put(tables::SET_ENTRIES, &key, epoch.into());
-        Ok(true)
+        let found: Option<Entry> = self.step.tx.find(tables::SET_ENTRIES, &key)?;
+        let epoch = rows::Epoch::from(self.step.epoch());
+        let mut entry = found.unwrap_or(Entry {
+            index: epoch.index,
+            position: epoch.position,
+            created: self.step.time.0,
+            updated: 0,
+        });
+        entry.updated = self.step.time.0;
+        rows::put(self.step.tx, tables::SET_ENTRIES, &key, &entry);
+        Ok(found.is_none())
     }
 
     fn take(&mut self, generation: u64, uid: &Uid) -> Result<bool> {
@@ -267,6 +273,22 @@ fn uid_of(key: &[u8], prefix: &[u8]) -> Result<Uid> {
         .ok_or_else(|| rows::corrupt(tables::SET_ENTRIES, "a key without a uid"))
 }
 
+/// Some uids of a set, at most `limit`, staged ones first; with a `limit` above 0 none only if it is empty.
+pub(crate) fn some(
+    rows: &impl Rows,
+    channel: &ChannelKey,
+    row: &Channel,
+    set: Set,
+    limit: usize,
+) -> Result<Vec<Uid>> {
+    let state = row.set(set);
+    let staged = state.stage.filter(|stage| stage.count > 0);
+    let generation = staged.map_or(state.generation, |stage| stage.generation);
+    let prefix = tables::generation(channel, set, generation);
+    let found = rows.rows(tables::SET_ENTRIES, &prefix, None, limit)?;
+    found.iter().map(|(key, _)| uid_of(key, &prefix)).collect()
+}
+
 /// A page of the visible set, of at most [`PAGE_UIDS_MAX`], and whether more follow.
 pub(crate) fn page(
     rows: &impl Rows,
@@ -275,21 +297,78 @@ pub(crate) fn page(
     after: Option<&Uid>,
     limit: usize,
 ) -> Result<(Vec<Uid>, bool)> {
+    page_of(rows, channel, set, after, limit, |uid, _| Ok(uid))
+}
+
+/// The same with the entries' times.
+pub(crate) fn listed(
+    rows: &impl Rows,
+    channel: &ChannelKey,
+    set: Set,
+    after: Option<&Uid>,
+    limit: usize,
+) -> Result<(Vec<ListEntry>, bool)> {
+    page_of(rows, channel, set, after, limit, |uid, value| {
+        let entry: Entry = rows::decode(tables::SET_ENTRIES, value)?;
+        Ok(ListEntry {
+            uid,
+            created: WallMs(entry.created),
+            updated: WallMs(entry.updated),
+        })
+    })
+}
+
+fn page_of<T>(
+    rows: &impl Rows,
+    channel: &ChannelKey,
+    set: Set,
+    after: Option<&Uid>,
+    limit: usize,
+    make: impl Fn(Uid, Bytes) -> Result<T>,
+) -> Result<(Vec<T>, bool)> {
     let limit = limit.min(PAGE_UIDS_MAX);
     let generation = Channel::read(rows, channel)?.set(set).generation;
     let prefix = tables::generation(channel, set, generation);
     let after = after.map(|uid| tables::entry(channel, set, generation, uid));
     let found = rows.rows(tables::SET_ENTRIES, &prefix, after.as_deref(), limit + 1)?;
     let more = found.len() > limit;
-    let page = found.iter().take(limit);
-    let uids: Result<_> = page.map(|(key, _)| uid_of(key, &prefix)).collect();
-    Ok((uids?, more))
+    let page = found.into_iter().take(limit);
+    let page: Result<_> = page
+        .map(|(key, value)| make(uid_of(&key, &prefix)?, value))
+        .collect();
+    Ok((page?, more))
+}
+
+/// Empties a set and abandons its replacement, if there is anything.
+pub(crate) fn clear(
+    step: &mut Step<'_, '_>,
+    channel: &ChannelKey,
+    row: &mut Channel,
+    set: Set,
+) -> Result<()> {
+    let state = row.set(set);
+    if state.count > 0 || state.stage.is_some() {
+        let nothing = SetChange::Replace(Vec::new());
+        change(step, channel, row, set, nothing, Detail::Added)?;
+    }
+    Ok(())
+}
+
+/// Whether entries of abandoned generations of this channel are left.
+pub(crate) fn has_garbage(step: &Step<'_, '_>, channel: &ChannelKey) -> Result<bool> {
+    let prefix = tables::channel(channel);
+    let found = step.tx.rows(tables::GARBAGE, &prefix, None, 1)?;
+    Ok(!found.is_empty())
 }
 
 /// Removes some rows of the channel's abandoned generations.
 fn sweep(step: &mut Step<'_, '_>, channel: &ChannelKey) -> Result<()> {
-    let prefix = tables::channel(channel);
-    let found = step.tx.rows(tables::GARBAGE, &prefix, None, 1)?;
+    sweep_under(step, &tables::channel(channel))
+}
+
+/// Removes some rows of one abandoned generation, of the channels under a prefix of `GARBAGE`.
+pub(crate) fn sweep_under(step: &mut Step<'_, '_>, prefix: &[u8]) -> Result<()> {
+    let found = step.tx.rows(tables::GARBAGE, prefix, None, 1)?;
     let Some((generation, _)) = found.first() else {
         return Ok(());
     };

@@ -4,7 +4,7 @@
 //! |---|---|---|---|---|
 //! | 1 | `DEVICES` | uid, flag | `rows::Device` | slot(uid) |
 //! | 2 | `CHANNELS` | type, base | `rows::Channel` | slot(channel); a user's own row: type 1, base = uid |
-//! | 3 | `SET_ENTRIES` | type, base, set, generation, uid | `rows::Epoch` of the insertion | slot(channel) |
+//! | 3 | `SET_ENTRIES` | type, base, set, generation, uid | `rows::Entry` | slot(channel) |
 //! | 4 | `GARBAGE` | type, base, set, generation | empty | slot(channel) |
 //! | 5 | `CONVERSATIONS` | uid, base, type | `rows::Conversation` | slot(uid) |
 //! | 6 | `PAIRS` | pair id, owner | `rows::Pair` | slot(pair) |
@@ -12,6 +12,7 @@
 //! | 8 | `SYSTEM_UIDS` | uid | empty | control group |
 //! | 9 | `USERS` | uid | `rows::User` | slot(uid) |
 //! | 10 | `CURSORS` | consumer | message id, 8 bytes big-endian | every slot |
+//! | 11 | `EXPIRIES` | [`Expiring`], time in ms, key of the row | empty | slot of the row |
 //!
 //! A text part is its length (u16, big-endian) and its bytes; numbers are big-endian; a type, flag or set is one byte. So no key
 //! is a prefix of another part's key, scans by leading parts are exact, and texts sort by (length, bytes). Replica and table are
@@ -32,6 +33,17 @@ pub(crate) const OUTBOX: Table = Table(7);
 pub(crate) const SYSTEM_UIDS: Table = Table(8);
 pub(crate) const USERS: Table = Table(9);
 pub(crate) const CURSORS: Table = Table(10);
+pub(crate) const EXPIRIES: Table = Table(11);
+
+/// What a row of `EXPIRIES` is about. The number is part of keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Expiring {
+    /// A row in `CONVERSATIONS` without parts.
+    Tombstone = 1,
+    /// A row in `CHANNELS` of type TEMP.
+    Temporary = 2,
+}
 
 /// The sets of uids a channel has. The number is part of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -148,6 +160,38 @@ pub(crate) fn outbox_key(key: &[u8]) -> Option<OutboxKey> {
     })
 }
 
+/// Prefix in `EXPIRIES`.
+pub(crate) fn expiries(what: Expiring) -> Vec<u8> {
+    Key::default().byte(what as u8).0
+}
+
+/// Key in `EXPIRIES`.
+pub(crate) fn expiry(what: Expiring, time: u64, row: &[u8]) -> Vec<u8> {
+    let mut out = Key(expiries(what)).number(time).0;
+    out.extend_from_slice(row);
+    out
+}
+
+/// Time and row of a key in `EXPIRIES`.
+pub(crate) fn expiry_parts(key: &[u8]) -> Option<(u64, &[u8])> {
+    let (time, row) = key.get(1..)?.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*time), row))
+}
+
+/// Inverse of [`channel`].
+pub(crate) fn channel_of(key: &[u8]) -> Option<ChannelKey> {
+    let base = text_after(key, key.get(..1)?)?;
+    Some(ChannelKey::new(
+        wk_proto::ChannelId::trusted(base),
+        wk_proto::ChannelType(*key.first()?),
+    ))
+}
+
+/// Whose row a key in `CONVERSATIONS` is.
+pub(crate) fn conversation_user(key: &[u8]) -> Option<Uid> {
+    text_after(key, &[]).map(Uid::trusted)
+}
+
 /// The text part that follows `prefix` in `key`.
 pub(crate) fn text_after<'a>(key: &'a [u8], prefix: &[u8]) -> Option<&'a str> {
     let rest = key.strip_prefix(prefix)?;
@@ -194,8 +238,14 @@ mod tests {
         assert_eq!(text_after(&key, &generation(&g, Set::Deny, 7)), Some("u"));
         assert_eq!(
             conversation_channel(&conversation(&u, &g), &user(&u)),
-            Some(g)
+            Some(g.clone())
         );
+        assert_eq!(conversation_user(&conversation(&u, &g)), Some(u.clone()));
+        assert_eq!(channel_of(&channel(&g)), Some(g.clone()));
+        assert_eq!(channel_of(b""), None);
+        let dated = expiry(Expiring::Temporary, 1 << 40, b"row");
+        assert_eq!(expiry_parts(&dated), Some((1 << 40, &b"row"[..])));
+        assert_eq!(expiry_parts(b"short"), None);
         assert_eq!(device_flag(&device(&u, 99)), Some(99));
         let name = OutboxKey {
             index: LogIndex(1 << 40),
@@ -203,6 +253,13 @@ mod tests {
         };
         assert_eq!(outbox_key(&outbox(name)), Some(name));
         assert_eq!(outbox_key(b"short"), None);
+    }
+
+    #[test]
+    fn what_expires_first_sorts_first() {
+        let key = |time, row| expiry(Expiring::Tombstone, time, row);
+        assert!(key(255, b"z") < key(256, b"a"));
+        assert!(key(u64::MAX, b"z") < expiry(Expiring::Temporary, 0, b""));
     }
 
     #[test]

@@ -39,6 +39,15 @@ impl Ids {
         }
     }
 
+    /// An id that is in a log of this node: no later one of ours may be smaller, in whichever group and however late the clock is
+    /// after a restart.
+    pub(crate) fn raise(&mut self, id: MessageId) {
+        let id = u64::try_from(id.0).unwrap_or(0);
+        if (id >> NUMBER_BITS) & ((1 << WORKER_BITS) - 1) == self.worker {
+            self.last = self.last.max(id);
+        }
+    }
+
     /// Most ids of one range.
     pub(crate) fn range_max(&self) -> usize {
         (self.end - self.first) as usize
@@ -101,6 +110,22 @@ mod tests {
         let mut ids = Ids::new(1, 0, 1);
         let first = ids.reserve(NOW, MessageId(0), 10).0;
         assert!(ids.reserve(WallMs(0), MessageId(0), 10).0 >= first + 10);
+    }
+
+    #[test]
+    fn a_restart_with_a_late_clock_goes_on_after_what_the_logs_hold() {
+        let mut ids = Ids::new(1, 0, 1);
+        let used = ids.reserve(NOW, MessageId(0), 10).0 + 9;
+        let mut ids = Ids::new(1, 0, 1);
+        ids.raise(MessageId(used));
+        assert!(ids.reserve(WallMs(NOW.0 - 5_000), MessageId(0), 1).0 > used);
+        let mut other = Ids::new(2, 0, 1);
+        other.raise(MessageId(used));
+        assert_eq!(
+            other.reserve(NOW, MessageId(0), 1),
+            Ids::new(2, 0, 1).reserve(NOW, MessageId(0), 1),
+            "ids of other nodes do not hold up ours"
+        );
     }
 
     #[test]

@@ -94,6 +94,9 @@ pub const OUTBOX_RESULT_MS_MAX: u64 = 5_000;
 /// acknowledge is durable).
 pub const HELD_REPLIES_MAX: usize = 16 * 1024;
 
+/// Pause between two looks of a leader for what a sweep would remove, in ms; each proposes one bounded command at most (D20).
+pub const SWEEP_PERIOD_MS: u64 = 60_000;
+
 /// How long calls proposed by a deposed leader may wait to see what became of them, in ms; then `Unknown(LostLeadership)`.
 pub const LOST_LEADERSHIP_MS_MAX: u64 = 2_000;
 

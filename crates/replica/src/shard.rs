@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use wk_chat::request::{CallError, Inbox, OutboxKey, Why};
-use wk_chat::{Answer, Effect, Policy, Query, Reply, Request};
-use wk_proto::{GroupId, LogIndex, Mono, NodeId, ReplicaId, Term, Ticket, WallMs};
+use wk_chat::{Answer, Batch, Command, Effect, Policy, Query, Reply, Request};
+use wk_proto::{GroupId, LogIndex, MessageId, Mono, NodeId, ReplicaId, Term, Ticket, WallMs};
 use wk_store::{Checkpointed, Frozen, Recovered, SlotStore, View, WalRecord};
 
 use crate::ids::Ids;
@@ -235,8 +235,12 @@ impl Shard {
         let count = groups.len();
         let mut refused = Vec::new();
         let mut states = BTreeMap::new();
-        for group in groups {
+        let mut ids = Ids::new(config.node.0, config.shard.0, config.shard.1);
+        for mut group in groups {
             let id = group.group;
+            last_ids(&mut group)
+                .into_iter()
+                .for_each(|last| ids.raise(last));
             let state = match Member::recover(&config, group, count) {
                 Ok(member) => State::Running(Box::new(member)),
                 Err(unusable) => {
@@ -247,7 +251,7 @@ impl Shard {
             states.insert(id, state);
         }
         Self {
-            ids: Ids::new(config.node.0, config.shard.0, config.shard.1),
+            ids,
             policy,
             dirty: states.keys().copied().collect(),
             groups: states,
@@ -571,6 +575,24 @@ impl Shard {
     fn members(&self) -> impl Iterator<Item = &Member> {
         self.groups.values().filter_map(State::running)
     }
+}
+
+/// Largest message ids of a group's checkpoint and of its log after it (ids ascend in log order).
+fn last_ids(group: &mut Group) -> [MessageId; 2] {
+    let next = group.store.applied().next();
+    let stored = group.store.begin(next).last_message_id();
+    let mut newest_first = group.log.entries.iter().rev();
+    let logged = newest_first.find_map(|entry| last_id_of(entry.3.clone()));
+    [stored, logged.unwrap_or_default()]
+}
+
+fn last_id_of(entry: Bytes) -> Option<MessageId> {
+    let batch = Batch::decode(entry).ok()?;
+    let ids = batch.commands.iter().filter_map(|command| match command {
+        Command::Append(append) => Some(append.record.message_id()),
+        Command::Write(_) => None,
+    });
+    ids.last()
 }
 
 fn release(member: &mut Member, turn: &mut Turn<'_>) {

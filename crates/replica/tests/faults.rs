@@ -169,6 +169,29 @@ fn ids_ascend_across_a_restart_with_a_clock_that_went_back() {
 }
 
 #[test]
+fn times_do_not_go_back_when_a_slower_clock_takes_over() {
+    let mut world = World::new(Plan::new(3, 1, 5));
+    let first = world.elect();
+    world.run(60_000);
+    let channel = info("news");
+    let say = |world: &mut World, leader, no: &str| {
+        let ticket = world.call(leader, send_call(&channel, "ann", no));
+        accepted(&world.result(ticket).unwrap());
+    };
+    say(&mut world, first, "1");
+    world.crash(first);
+    world.clock_back_ms = 30_000;
+    let second = world.elect();
+    assert_ne!(first, second);
+    say(&mut world, second, "2");
+    say(&mut world, second, "3");
+    let history = world.history(second, &channel);
+    let times: Vec<_> = history.iter().map(|m| m.record.time()).collect();
+    assert_eq!(times.len(), 3);
+    assert!(times.is_sorted(), "{times:?}");
+}
+
+#[test]
 fn any_bytes_from_a_peer_are_dropped_and_counted() {
     let mut world = World::new(Plan::new(3, 2, 6));
     let leader = world.elect();

@@ -558,7 +558,7 @@ mod tests {
 
     fn calls(inbox: &Inbox) -> Vec<Ticket> {
         let mut inputs = Vec::new();
-        inbox.wait(Some(Duration::ZERO), &mut inputs);
+        inbox.wait(Some(Duration::ZERO), false, &mut inputs);
         let tickets = inputs.into_iter().filter_map(|input| match input {
             Input::Call(ticket, ..) => Some(ticket),
             _ => None,

@@ -67,6 +67,8 @@ impl Pace {
 #[derive(Default)]
 struct Turn {
     outputs: Vec<Output>,
+    /// Newest mark given to the WAL, over all turns.
+    persisted: WalMark,
     news: Vec<RouteInput>,
     calls: Vec<Submission>,
     jobs: Vec<Job>,
@@ -85,6 +87,7 @@ impl ShardThread {
         let mut arrived = Vec::new();
         let mut waiting: VecDeque<Input> = VecDeque::new();
         let mut pace = Pace::default();
+        let mut durable = WalMark::default();
         self.turn(&mut turn);
         loop {
             let timeout = if waiting.is_empty() {
@@ -93,8 +96,10 @@ impl ShardThread {
             } else {
                 Some(Duration::ZERO)
             };
-            let found = self.parts.inboxes[self.number].wait(timeout, &mut arrived);
+            let gather = turn.persisted > durable && waiting.is_empty();
+            let found = self.parts.inboxes[self.number].wait(timeout, gather, &mut arrived);
             waiting.extend(arrived.drain(..));
+            durable = durable.max(found.durable.unwrap_or_default());
             if found.closed && waiting.is_empty() {
                 return;
             }
@@ -142,11 +147,14 @@ impl ShardThread {
 
     fn perform(&mut self, output: Output, turn: &mut Turn) {
         match output {
-            Output::Persist(mark, records) => self.parts.wal.persist(Batch {
-                shard: self.number,
-                mark,
-                records,
-            }),
+            Output::Persist(mark, records) => {
+                turn.persisted = mark;
+                self.parts.wal.persist(Batch {
+                    shard: self.number,
+                    mark,
+                    records,
+                });
+            }
             Output::Committed(group, _, effects) => {
                 for effect in effects {
                     self.effect(group, effect, turn);

@@ -32,6 +32,8 @@ const REPLICA_VERSION: u8 = 1;
 /// Pages redb keeps in memory. At most half of it is written at once by the commit itself, beyond the budget's reach; pages
 /// beyond that half are written, and paid for, while rows are put in.
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
+/// redb's page: the smallest step of its file's length.
+const PAGE_BYTES: u64 = 4096;
 /// Bytes after which write-back is started and, between rows, the budget is asked (F3).
 const STEP_BYTES: u64 = 1024 * 1024;
 
@@ -188,6 +190,17 @@ pub(crate) struct Snapshot {
 }
 
 /// Keeps what the system said: the caller tells a full disk from a broken one.
+/// A crash while the file grows may keep any part of the growth, and redb refuses a length that is not one of its own. What is
+/// added lies beyond all that was ever committed.
+fn whole_pages(file: &dyn File) -> Result<()> {
+    let len = io(file.len(), "measure")?;
+    let whole = len.next_multiple_of(PAGE_BYTES);
+    if len == whole {
+        return Ok(());
+    }
+    io(file.set_len(whole), "complete the last page of")
+}
+
 fn rows_error(e: impl Into<redb::Error>) -> Error {
     match e.into() {
         redb::Error::Io(source) => Error::Io {
@@ -211,7 +224,9 @@ impl Rows {
         if !names.iter().any(|n| n == FILE) {
             Self::create(disk, &names)?;
         }
-        let rows = Self::open_file(io(disk.open(FILE, false), "open")?)?;
+        let file = io(disk.open(FILE, false), "open")?;
+        whole_pages(&*file)?;
+        let rows = Self::open_file(file)?;
         rows.check_format()?;
         Ok(rows)
     }

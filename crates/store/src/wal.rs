@@ -258,6 +258,8 @@ impl Wal {
                 if wal.durable != wal.segments.end() {
                     wal.sync_active()?;
                 }
+                // A frame that names a later oldest segment carries what the segments before it said.
+                wal.put_starts()?;
                 wal.write_any_frame()?;
                 wal.confirmed = wal.segments.end();
             } else if !wal.segments.extend()? {

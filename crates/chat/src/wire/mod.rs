@@ -33,6 +33,7 @@ pub(crate) mod kind {
     pub(crate) const INBOX: u16 = 9;
     pub(crate) const OUTBOX_DONE: u16 = 10;
     pub(crate) const SYSTEM_UIDS: u16 = 11;
+    pub(crate) const SWEEP: u16 = 12;
 }
 
 /// Version of every command body written by this build.
@@ -341,6 +342,15 @@ struct SystemUids {
     add: bool,
 }
 
+/// Times in ms.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+struct Sweep {
+    #[prost(uint64, tag = "1")]
+    tombstones: u64,
+    #[prost(uint64, tag = "2")]
+    temporaries: u64,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 struct Session {
     #[prost(uint32, tag = "1")]
@@ -484,6 +494,16 @@ pub(crate) fn encode_write(write: &Write) -> (u16, Vec<u8>) {
         Write::Mark { uid, channel, mark } => (kind::MARK, mark_of(uid, channel, *mark)),
         Write::Inbox(inbox) => (kind::INBOX, inbox_of(inbox).encode_to_vec()),
         Write::OutboxDone { keys } => (kind::OUTBOX_DONE, keys_of(keys)),
+        Write::Sweep {
+            tombstones,
+            temporaries,
+        } => {
+            let body = Sweep {
+                tombstones: tombstones.0,
+                temporaries: temporaries.0,
+            };
+            (kind::SWEEP, body.encode_to_vec())
+        }
         Write::SystemUids { uids, add } => {
             let body = SystemUids {
                 uids: texts(uids),
@@ -559,6 +579,13 @@ pub(crate) fn decode_write(kind: u16, version: u16, body: Bytes) -> Result<Write
         kind::MARK => mark(parse(body)?),
         kind::INBOX => decode_inbox(body).map(Write::Inbox),
         kind::OUTBOX_DONE => Ok(outbox_done(parse(body)?)),
+        kind::SWEEP => {
+            let body: Sweep = parse(body)?;
+            Ok(Write::Sweep {
+                tombstones: WallMs(body.tombstones),
+                temporaries: WallMs(body.temporaries),
+            })
+        }
         kind::SYSTEM_UIDS => {
             let body: SystemUids = parse(body)?;
             Ok(Write::SystemUids {

@@ -6,7 +6,7 @@ use wk_proto::{Fence, MessageId, MessageSeq, Reason, Record, Term, Uid, WallMs};
 use wk_store::{Head, Stored};
 
 use super::{Channel, ChannelFlagsWire, Result, level_of, malformed, narrow, parse};
-use crate::query::{Answer, Conversation, Recents};
+use crate::query::{Answer, Conversation, ListEntry, Recents};
 use crate::request::{DeviceLevel, Grant, Reply, SendResult};
 
 #[derive(Clone, PartialEq, Message)]
@@ -58,7 +58,7 @@ struct Admitted {
 
 #[derive(Clone, PartialEq, Message)]
 struct AnswerOf {
-    #[prost(oneof = "Found", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "Found", tags = "1, 2, 3, 4, 5, 6, 7")]
     found: Option<Found>,
 }
 
@@ -76,6 +76,8 @@ enum Found {
     Conversations(Conversations),
     #[prost(message, tag = "6")]
     SystemUids(Uids),
+    #[prost(message, tag = "7")]
+    Listed(Listed),
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -84,6 +86,24 @@ struct Uids {
     uids: Vec<String>,
     #[prost(bool, tag = "2")]
     more: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+struct Listed {
+    #[prost(message, repeated, tag = "1")]
+    entries: Vec<ListEntryOf>,
+    #[prost(bool, tag = "2")]
+    more: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+struct ListEntryOf {
+    #[prost(string, tag = "1")]
+    uid: String,
+    #[prost(uint64, tag = "2")]
+    created: u64,
+    #[prost(uint64, tag = "3")]
+    updated: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
@@ -225,6 +245,10 @@ fn found_of(answer: &Answer) -> Found {
             uids: super::texts(uids),
             more: *more,
         }),
+        Answer::Listed(entries, more) => Found::Listed(Listed {
+            entries: entries.iter().map(list_entry_of).collect(),
+            more: *more,
+        }),
         Answer::Channel(flags) => Found::Channel(ChannelFound {
             flags: flags.map(ChannelFlagsWire::from),
         }),
@@ -241,6 +265,14 @@ fn found_of(answer: &Answer) -> Found {
             uids: super::texts(uids),
             more: false,
         }),
+    }
+}
+
+fn list_entry_of(entry: &ListEntry) -> ListEntryOf {
+    ListEntryOf {
+        uid: entry.uid.as_str().to_owned(),
+        created: entry.created.0,
+        updated: entry.updated.0,
     }
 }
 
@@ -280,6 +312,10 @@ fn conversation_of(row: &Conversation) -> ConversationOf {
 fn answer_from(found: Found) -> Result<Answer> {
     Ok(match found {
         Found::Uids(page) => Answer::Uids(super::uids(&page.uids), page.more),
+        Found::Listed(page) => {
+            let entries = page.entries.into_iter().map(list_entry_from);
+            Answer::Listed(entries.collect(), page.more)
+        }
         Found::Channel(channel) => Answer::Channel(channel.flags.map(Into::into)),
         Found::Recents(list) => {
             let list: Result<_> = list.list.into_iter().map(recents_from).collect();
@@ -292,6 +328,14 @@ fn answer_from(found: Found) -> Result<Answer> {
         }
         Found::SystemUids(page) => Answer::SystemUids(super::uids(&page.uids)),
     })
+}
+
+fn list_entry_from(entry: ListEntryOf) -> ListEntry {
+    ListEntry {
+        uid: Uid::trusted(&entry.uid),
+        created: WallMs(entry.created),
+        updated: WallMs(entry.updated),
+    }
 }
 
 fn recents_from(entry: RecentsEntry) -> Result<Recents> {

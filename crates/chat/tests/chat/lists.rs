@@ -2,7 +2,7 @@
 
 use wk_chat::request::{ChannelFlags, List, SetChange};
 use wk_chat::{Answer, Query, Write};
-use wk_proto::{ChannelType, MessageSeq, Reason};
+use wk_proto::{ChannelKey, ChannelType, MessageSeq, Reason};
 
 use crate::world::{World, channel, group, own, person, uid, uids};
 
@@ -21,9 +21,45 @@ fn listed(w: &mut World, owner: &str, list: List) -> Vec<wk_proto::Uid> {
         after: None,
         limit: 100,
     }) {
-        Answer::Uids(uids, false) => uids,
+        Answer::Listed(entries, false) => entries.into_iter().map(|e| e.uid).collect(),
         other => panic!("{other:?}"),
     }
+}
+
+/// (uid, created, updated) of a channel's allow list.
+fn dated(w: &mut World, channel: &ChannelKey) -> Vec<(String, u64, u64)> {
+    let query = Query::Listed {
+        channel: channel.clone(),
+        list: List::Allow,
+        after: None,
+        limit: 100,
+    };
+    match w.query(query) {
+        Answer::Listed(entries, false) => entries
+            .into_iter()
+            .map(|e| (e.uid.as_str().to_owned(), e.created.0, e.updated.0))
+            .collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn entries_know_when_they_came_and_when_they_were_last_put_there() {
+    let mut w = World::new();
+    let g = group("g1");
+    let mut put = |change| {
+        w.list(&g, List::Allow, change);
+        (w.now.0, dated(&mut w, &g))
+    };
+    let (first, _) = put(add(&["u1"]));
+    let (second, listed) = put(add(&["u2", "u1"]));
+    let expected = [
+        ("u1".to_owned(), first, second),
+        ("u2".into(), second, second),
+    ];
+    assert_eq!(listed, expected);
+    let (third, listed) = put(SetChange::Replace(uids(&["u1"])));
+    assert_eq!(listed, [("u1".to_owned(), third, third)], "a new list");
 }
 
 #[test]

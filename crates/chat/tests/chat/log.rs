@@ -143,6 +143,10 @@ fn writes() -> Vec<Write> {
             uids: two,
             add: true,
         },
+        Write::Sweep {
+            tombstones: WallMs(9),
+            temporaries: WallMs(7),
+        },
     ]
 }
 

@@ -9,6 +9,7 @@ mod log;
 mod members;
 mod messages;
 mod queries;
+mod sweep;
 mod unread;
 mod users;
 mod world;

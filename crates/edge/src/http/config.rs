@@ -10,7 +10,8 @@ const CONNECTIONS_MAX: usize = 10_000;
 pub struct ApiConfig {
     /// `httpAddr`. Port 0 picks a free one.
     pub addr: SocketAddr,
-    /// `managerToken`. Not blank: every request needs it in the header `token`. Blank: only local requests are answered (H54).
+    /// `managerToken`. Not blank: every request needs it in the header `token`. Blank: only local requests are answered,
+    /// and those with [`Self::api_token`] (H54).
     pub manager_token: String,
     /// Without a `managerToken`: what requests from the network need in the header `token` (H54). Blank: they are refused.
     pub api_token: String,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use wk_chat::query::{Answer, Conversation, Query, Recents, RecentsOf, unread};
 use wk_proto::channel::SYSTEM_UID;
-use wk_proto::{ChannelKey, ChannelType, MessageSeq, Uid, WallMs};
+use wk_proto::{ChannelId, ChannelKey, ChannelType, MessageSeq, Uid, WallMs};
 use wk_store::{Dir, Stored};
 
 use super::error::{Result, ensure};
@@ -134,21 +134,22 @@ impl Service {
         let rows = self.rows(&uid, ROWS_MAX).await?;
         let rows: BTreeMap<_, _> = rows.iter().map(|row| (&row.channel, row)).collect();
         let count = messages_or_default(msg_count);
-        let keys: Vec<_> = channels
-            .iter()
-            .filter_map(|(id, kind)| ids::seen_by(uid.as_str(), id, *kind))
-            .collect();
+        let named = |(id, kind): &(String, u8)| ids::seen_by(uid.as_str(), id, *kind);
+        let keys: Vec<_> = channels.iter().map(named).collect();
         let questions = keys
             .iter()
+            .flatten()
             .map(|key| {
                 let deleted = rows.get(key).map(|row| row.deleted).unwrap_or_default();
                 question(&uid, key, deleted.next(), count)
             })
             .collect();
-        let found = self.recents(questions).await?;
-        let views = keys.into_iter().zip(found).map(|(key, recents)| {
+        let mut found = self.recents(questions).await?.into_iter();
+        let views = keys.into_iter().zip(channels).map(|(key, (id, kind))| {
+            let recents = key.as_ref().and_then(|_| found.next());
+            let key = key.unwrap_or_else(|| impossible(id, *kind));
             let row = rows.get(&key).copied();
-            view(&uid, key, row, recents, count)
+            view(&uid, key, row, recents.unwrap_or_else(nothing), count)
         });
         Ok(views.collect())
     }
@@ -285,6 +286,19 @@ fn candidate(
     Some(Candidate { row, from })
 }
 
+/// A channel that cannot exist, to be answered without messages.
+fn impossible(id: &str, kind: u8) -> ChannelKey {
+    ChannelKey::new(ChannelId::trusted(id), ChannelType(kind))
+}
+
+fn nothing() -> Recents {
+    Recents {
+        head: None,
+        own_last: MessageSeq(0),
+        messages: Vec::new(),
+    }
+}
+
 fn is_with_system(uid: &Uid, channel: &ChannelKey) -> bool {
     channel.kind == ChannelType::PERSON
         && channel
@@ -365,7 +379,6 @@ fn parse_seqs(uid: &str, text: &str) -> BTreeMap<ChannelKey, u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wk_proto::ChannelId;
 
     fn group(id: &str) -> ChannelKey {
         ChannelKey::new(ChannelId::trusted(id), ChannelType::GROUP)

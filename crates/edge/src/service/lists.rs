@@ -1,8 +1,8 @@
 //! Blacklists and whitelists (http-api 3.5).
 
-use wk_chat::query::{Answer, Query};
+use wk_chat::query::{Answer, ListEntry, Query};
 use wk_chat::request::{List, SetChange, UIDS_PER_WRITE_MAX, Write};
-use wk_proto::{ChannelKey, ChannelType, Uid};
+use wk_proto::{ChannelKey, ChannelType, Uid, WallMs};
 
 use super::error::{Error, Result, ensure};
 use super::members::replacement;
@@ -30,6 +30,10 @@ pub struct Listed {
     pub id: u64,
     /// Who.
     pub uid: Uid,
+    /// When he came onto the list.
+    pub created: WallMs,
+    /// When he was last put there.
+    pub updated: WallMs,
 }
 
 impl ListChange {
@@ -103,19 +107,24 @@ impl Service {
         let Some(channel) = ids::stored(channel_id, channel_type) else {
             return Ok(Vec::new());
         };
-        let uids = self
-            .pages(|after| Query::Listed {
-                channel: channel.clone(),
-                list,
-                after,
-                limit: LISTED_PAGE,
-            })
-            .await?;
-        let entry = |uid: Uid| Listed {
-            id: ids::fnv1a64(uid.as_str().as_bytes()),
-            uid,
+        let question = |last: Option<&ListEntry>| Query::Listed {
+            channel: channel.clone(),
+            list,
+            after: last.map(|entry| entry.uid.clone()),
+            limit: LISTED_PAGE,
         };
-        Ok(uids.into_iter().map(entry).collect())
+        let page_of = |answer| match answer {
+            Answer::Listed(page, more) => Ok((page, more)),
+            other => Err(mismatch(&other)),
+        };
+        let entries = self.pages(question, page_of).await?;
+        let shown = |entry: ListEntry| Listed {
+            id: ids::fnv1a64(entry.uid.as_str().as_bytes()),
+            uid: entry.uid,
+            created: entry.created,
+            updated: entry.updated,
+        };
+        Ok(entries.into_iter().map(shown).collect())
     }
 
     /// All subscribers of a channel, in order of the uids.
@@ -123,12 +132,16 @@ impl Service {
         let Some(channel) = ids::stored(channel_id, channel_type) else {
             return Ok(Vec::new());
         };
-        self.pages(|after| Query::Members {
+        let question = |last: Option<&Uid>| Query::Members {
             channel: channel.clone(),
-            after,
+            after: last.cloned(),
             limit: LISTED_PAGE,
-        })
-        .await
+        };
+        let page_of = |answer| match answer {
+            Answer::Uids(page, more) => Ok((page, more)),
+            other => Err(mismatch(&other)),
+        };
+        self.pages(question, page_of).await
     }
 
     async fn change_list(&self, channel: &ChannelKey, list: List, change: SetChange) -> Result<()> {
@@ -140,13 +153,16 @@ impl Service {
         .await
     }
 
-    async fn pages(&self, question: impl Fn(Option<Uid>) -> Query) -> Result<Vec<Uid>> {
-        let mut all: Vec<Uid> = Vec::new();
+    /// All pages of a listing; `question` asks for the one after an entry.
+    async fn pages<T>(
+        &self,
+        question: impl Fn(Option<&T>) -> Query,
+        page_of: impl Fn(Answer) -> Result<(Vec<T>, bool)>,
+    ) -> Result<Vec<T>> {
+        let mut all: Vec<T> = Vec::new();
         loop {
-            let answer = self.query(question(all.last().cloned())).await?;
-            let Answer::Uids(page, more) = answer else {
-                return Err(mismatch(&answer));
-            };
+            let answer = self.query(question(all.last())).await?;
+            let (page, more) = page_of(answer)?;
             let last_page = !more || page.is_empty();
             all.extend(page);
             if last_page {

@@ -121,6 +121,9 @@ async fn lists() {
         .await;
     assert_eq!(listed[0]["id"], 631_765_120_777_144_307_u64);
     assert_eq!(listed[0]["uid"], "u1");
+    let created = listed[0]["created_at"].as_str().unwrap();
+    assert!(created.starts_with("20") && created.ends_with('Z'));
+    assert_eq!(listed[0]["updated_at"], created);
     let all = json!({"channel_id": "g", "channel_type": 2});
     host.post("/channel/whitelist_remove_all", all).await;
     assert_eq!(host.get("/channel/whitelist").await, json!([]));

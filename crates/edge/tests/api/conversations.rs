@@ -127,9 +127,13 @@ async fn named_channels() {
         host.say("v", "g", 2, &n.to_string()).await;
     }
     let body = json!({
-        "uid": "u", "channels": [{"channel_id": "none", "channel_type": 2}, {"channel_id": "g", "channel_type": 2}],
+        "uid": "u", "channels": [
+            {"channel_id": "none", "channel_type": 2}, {"channel_id": "g", "channel_type": 2}, {"channel_id": "a@b", "channel_type": 1},
+        ],
     });
     let list = host.post("/conversation/syncByChannels", body).await;
+    // One element per channel, in order, also for what cannot be a channel.
+    assert_eq!(ids(list.as_array().unwrap()), ["none", "g", "a@b"]);
     assert_eq!(
         (&list[0]["recents"], &list[0]["version"]),
         (&json!([]), &json!(0))

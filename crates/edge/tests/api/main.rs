@@ -6,6 +6,7 @@ mod channels;
 mod conversations;
 mod failures;
 mod host;
+mod hostile;
 mod messages;
 mod model;
 mod plumbing;

@@ -106,10 +106,10 @@ fn shown(list: &Value) -> Vec<Value> {
 }
 
 /// A sequence that only depends on its seed.
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
+    pub fn roll(&mut self, sides: usize) -> usize {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)

@@ -7,13 +7,14 @@ use wk_chat::{Effect, Machine};
 use wk_proto::{LogIndex, Term};
 
 use super::{Caller, Fault, Member, Proposal, Role, Turn};
+use crate::ids::Ids;
 use crate::shard::Output;
 
 impl Member {
     /// Applies one committed entry as one unit.
     pub(super) fn apply(&mut self, entry: Entry, turn: &mut Turn<'_>) -> Result<(), Fault> {
         let (index, term) = (entry.index, entry.term);
-        let (outcomes, effects) = self.execute(entry)?;
+        let (outcomes, effects) = self.execute(entry, &mut turn.ids)?;
         self.applied_term = Term(term);
         if matches!(self.role, Role::Elected(elected) if elected.0 == term) {
             self.become_leader(Term(term))?;
@@ -25,7 +26,11 @@ impl Member {
         Ok(())
     }
 
-    fn execute(&mut self, entry: Entry) -> Result<(Vec<Outcome>, Vec<Effect>), Fault> {
+    fn execute(
+        &mut self,
+        entry: Entry,
+        ids: &mut Ids,
+    ) -> Result<(Vec<Outcome>, Vec<Effect>), Fault> {
         let at = LogIndex(entry.index);
         if entry.entry_type != EntryType::EntryNormal {
             return Err(Fault(format!(
@@ -41,6 +46,7 @@ impl Member {
         }
         let batch = Batch::decode(entry.data).map_err(|e| Fault(format!("entry {at}: {e}")))?;
         let mut tx = self.store.begin(at);
+        Machine::apply_stamp(&batch.stamp, &mut tx)?;
         for (position, command) in batch.commands.into_iter().enumerate() {
             let position = position as u32;
             let outcome =
@@ -48,6 +54,7 @@ impl Member {
                     .apply(at, position, &batch.stamp, command, &mut tx, &mut effects)?;
             outcomes.push(outcome);
         }
+        ids.raise(tx.last_message_id());
         tx.commit();
         self.last_time = self.last_time.max(batch.stamp.time);
         Ok((outcomes, effects))
@@ -141,5 +148,68 @@ impl Member {
                 self.held.inherit(*key, channel, until);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use wk_chat::Stamp;
+    use wk_chat::command::{Consumer, RulesVersion};
+    use wk_proto::{GroupId, MessageId, NodeId, ReplicaId, SlotId, WallMs};
+    use wk_store::disk::SimDisk;
+    use wk_store::{Recovered, ReplicaMeta, Store};
+
+    use super::*;
+    use crate::shard::{Group, ShardConfig};
+
+    fn member() -> Member {
+        let (node, replica) = (NodeId(1), ReplicaId(1));
+        let group = GroupId::Slot(SlotId(0));
+        let voters = BTreeMap::from([(replica, node)]);
+        let store = Store::open(Arc::new(SimDisk::new())).unwrap();
+        let meta = ReplicaMeta {
+            replica,
+            group,
+            membership: crate::membership::encode(&voters),
+            applied: LogIndex(0),
+            applied_term: Term(0),
+        };
+        store.create(&[meta]).unwrap();
+        let group = Group {
+            group,
+            replica,
+            voters,
+            store: store.slot(replica).unwrap(),
+            applied_term: Term(0),
+            log: Recovered::default(),
+        };
+        Member::recover(&ShardConfig::new(node), group, 1)
+            .map_err(|unusable| unusable.fault)
+            .unwrap()
+    }
+
+    #[test]
+    fn what_an_entrys_stamp_carries_is_applied_with_it() {
+        let mut member = member();
+        let stamp = Stamp {
+            time: WallMs(5),
+            rules: RulesVersion::CURRENT,
+            cursors: vec![(Consumer::Deliver, MessageId(7))],
+        };
+        let commands = Vec::new();
+        let entry = Entry {
+            index: 1,
+            term: 1,
+            data: Batch { stamp, commands }.encode(),
+            ..Entry::default()
+        };
+        let mut ids = Ids::new(1, 0, 1);
+        member.execute(entry, &mut ids).unwrap();
+        let position = Machine::cursor(&member.store.view(), Consumer::Deliver);
+        assert_eq!(position.unwrap(), MessageId(7));
+        assert_eq!(member.last_time, WallMs(5));
     }
 }

@@ -136,6 +136,8 @@ struct Leading {
     fence: Fence,
     /// Largest message id in the log.
     last_id: MessageId,
+    /// When to look for what a sweep would remove; `None`: not yet decided.
+    sweep_at: Option<Mono>,
 }
 
 #[derive(Debug)]

@@ -6,6 +6,7 @@ use crate::http::answer::{Answer, Wording as _, json, ok};
 use crate::http::decode::{self, Fields};
 use crate::http::query;
 use crate::http::server::Call;
+use crate::http::text::rfc3339;
 use crate::service::{ChangeMembers, ChannelInfo, CreateChannel, ListChange};
 
 pub(crate) async fn create(call: Call) -> Answer {
@@ -101,6 +102,8 @@ pub(crate) async fn whitelist(call: Call) -> Answer {
                 list.object(|o| {
                     o.key("id").int(entry.id);
                     o.key("uid").text(entry.uid.as_str());
+                    o.key("created_at").text(&rfc3339(entry.created));
+                    o.key("updated_at").text(&rfc3339(entry.updated));
                 });
             }
         });
