@@ -5,12 +5,12 @@
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// Of the limit: for logs, message files, threads, the console. More than a checkpoint and a full set of message files take.
-const FILES_PART: u64 = 4;
+const FILES_PART: u64 = 8;
 const FILES_MIN: u64 = 64;
 const FILES_MAX: u64 = 4_096;
 
 /// Of the limit: for connections to the HTTP API.
-const API_PART: u64 = 8;
+const API_PART: u64 = 16;
 const API_MIN: u64 = 16;
 const API_MAX: u64 = 10_000;
 
@@ -81,7 +81,7 @@ mod tests {
             let Shares { clients, api, .. } = Shares::of(Some(limit));
             let rest = limit - clients as u64 - api as u64;
             assert!(
-                rest >= FILES_MIN && rest.min(FILES_MAX) >= limit.min(16_384) / 4,
+                rest >= FILES_MIN && rest.min(FILES_MAX) >= limit.min(16_384) / FILES_PART,
                 "{limit}: {rest}"
             );
             assert!(clients as u64 >= limit / 2, "{limit}: {clients}");
@@ -95,7 +95,7 @@ mod tests {
         assert!(
             small
                 .notice(0)
-                .is_some_and(|text| text.contains("1024") && text.contains("640"))
+                .is_some_and(|text| text.contains("1024") && text.contains("832"))
         );
         assert_eq!(small.notice(500), None);
         assert!(small.notice(5_000).is_some());
