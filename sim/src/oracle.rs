@@ -496,7 +496,8 @@ impl Oracle {
                     "I-1: {name:?} was acknowledged as {place:?}, it is gone"
                 ),
                 None => ensure!(
-                    found == 0 || message.unknown,
+                    // A router sends a numbered message again by itself; what the last copy is told need not hold for the first.
+                    found == 0 || message.unknown || !message.number.is_empty(),
                     "I-5: {name:?} was refused or not sent ({:?}), and is stored",
                     message.refused
                 ),

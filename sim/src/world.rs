@@ -365,10 +365,16 @@ impl World {
             request,
             retry,
         } = attempt;
-        self.note(format_args!(
-            "client {client}.{op} at {} {request:?}",
-            conn.node
-        ));
+        let node = conn.node;
+        match &request {
+            Request::Send(send) => self.note(format_args!(
+                "client {client}.{op} at {node} sends {:?} number {:?} bytes {}",
+                send.channel,
+                send.client_msg_no,
+                send.payload.len()
+            )),
+            other => self.note(format_args!("client {client}.{op} at {node} {other:?}")),
+        }
         let origin = Origin::Client {
             client,
             conn: conn.number,
