@@ -86,7 +86,7 @@ pub fn duration_ms(text: &str) -> Option<u64> {
         total += number * ms;
         rest = &rest[unit..];
     }
-    (total >= 1.0 && total < 1e15 && !text.is_empty()).then_some(total as u64)
+    ((1.0..1e15).contains(&total) && !text.is_empty()).then_some(total as u64)
 }
 
 /// Edit distance of two short names.
