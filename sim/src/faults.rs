@@ -1,6 +1,7 @@
 //! What goes wrong, and when: power, processes, disks, the network, clocks.
 
 use wk_proto::NodeId;
+use wk_replica::Input;
 use wk_store::Disk as _;
 use wk_store::disk::Faults;
 
@@ -10,6 +11,8 @@ use crate::world::{Event, World};
 
 /// How long a lasting fault of a disk lasts at most, in ms.
 const SICK_MS: u64 = 1_500;
+/// Longest time for a planned stop, in ms.
+const STOP_MS: u64 = 500;
 /// The log tells damage from a torn tail once something written later is durable: the sync under way, and one more.
 const DOUBT_SYNCS: u32 = 2;
 
@@ -93,6 +96,15 @@ impl World {
         self.restart_later(id);
     }
 
+    /// A planned stop: leadership is given away, then the process ends.
+    fn stop(&mut self, id: NodeId) {
+        let ms = self.dice.between(1, STOP_MS);
+        let life = self.nodes[&id].life;
+        self.note(format_args!("{id} stops in {ms} ms"));
+        self.input(id, Input::Drain);
+        self.after_us(ms * 1_000, Event::Stopped(id, life));
+    }
+
     fn restart_later(&mut self, id: NodeId) {
         let node = self.node(id);
         if node.doubt > 0 {
@@ -137,6 +149,7 @@ impl World {
                 self.node(id).skew_ms = skew;
             }
             10 if self.plan.nodes > 1 => self.all_lose_power(),
+            11 if is_up => self.stop(id),
             _ => {}
         }
     }

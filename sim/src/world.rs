@@ -111,6 +111,7 @@ pub(crate) enum Event {
         client: usize,
         conn: u64,
     },
+    Stopped(NodeId, u64),
     Fault,
     Flip,
     /// A fault that lasts ends.
@@ -282,6 +283,7 @@ impl World {
                 result,
             } => self.answer(client, conn, op, result),
             Event::Disconnected { client, conn } => self.disconnected(client, conn),
+            Event::Stopped(id, life) if self.lives(id, life) => self.kill(id),
             Event::Fault => self.fault(),
             Event::Flip => self.flip(),
             Event::Mend(id) => self.mend(id),
@@ -294,6 +296,7 @@ impl World {
             | Event::Checkpoint(..)
             | Event::Flushed(..)
             | Event::ReadLog(..)
+            | Event::Stopped(..)
             | Event::Read { .. }
             | Event::Deliver { .. }
             | Event::LinkBroken { .. } => {}
@@ -362,10 +365,16 @@ impl World {
             request,
             retry,
         } = attempt;
-        self.note(format_args!(
-            "client {client}.{op} at {} {request:?}",
-            conn.node
-        ));
+        let node = conn.node;
+        match &request {
+            Request::Send(send) => self.note(format_args!(
+                "client {client}.{op} at {node} sends {:?} number {:?} bytes {}",
+                send.channel,
+                send.client_msg_no,
+                send.payload.len()
+            )),
+            other => self.note(format_args!("client {client}.{op} at {node} {other:?}")),
+        }
         let origin = Origin::Client {
             client,
             conn: conn.number,

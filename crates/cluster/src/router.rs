@@ -87,6 +87,8 @@ struct Pending<O> {
     lane: Option<LaneId>,
     state: State,
     cost: usize,
+    /// An earlier attempt may have had its effect: that nothing was sent can no longer be said.
+    maybe: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,6 +198,7 @@ impl<O: Copy> Router<O> {
                 lane,
                 state: State::Waiting,
                 cost,
+                maybe: false,
             },
         );
         match lane {
@@ -237,6 +240,7 @@ impl<O: Copy> Router<O> {
             return;
         };
         let (lane, group) = (pending.lane, pending.group);
+        pending.maybe |= matches!(result, Err(CallError::Unknown(_)));
         let again = may_retry(pending.call.retry, &result) && now < pending.call.deadline;
         if again {
             pending.state = State::Waiting;
@@ -439,6 +443,10 @@ impl<O: Copy> Router<O> {
         {
             self.deadlines.pop_front();
         }
+        let result = match result {
+            Err(CallError::NotSent(why)) if pending.maybe => Err(CallError::Unknown(why)),
+            result => result,
+        };
         self.out.push(RouterOut::Done(pending.origin, result));
     }
 }

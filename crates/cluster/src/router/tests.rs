@@ -114,6 +114,17 @@ fn an_unknown_outcome_is_retried_only_if_idempotent() {
 }
 
 #[test]
+fn after_an_unknown_attempt_nobody_is_told_that_nothing_was_sent() {
+    let mut h = Harness::new();
+    h.leader(1, 1);
+    h.submit(1, None, 5_000, Retry::IfIdempotent);
+    let out = h.take_out();
+    h.result(0, out[0].0, Err(CallError::Unknown(Why::Link)));
+    h.time(5_000);
+    assert_eq!(h.done, [(1, Err(CallError::Unknown(Why::Timeout)))]);
+}
+
+#[test]
 fn a_lane_sends_nothing_to_a_new_term_before_the_old_one_is_resolved() {
     let mut h = Harness::new();
     h.leader(1, 2);
