@@ -22,6 +22,7 @@ impl Member {
         if self.leads() {
             self.emit(LogIndex(index), effects, turn);
         }
+        turn.work += outcomes.len();
         self.resolve(index, term, outcomes, turn);
         Ok(())
     }
