@@ -1,4 +1,4 @@
-//! Many raft groups in one value: everything a shard thread does, as data (decisions §3.3). Raft is a private detail.
+//! Many raft groups in one value: everything a shard thread does, as data. Raft is a private detail.
 //!
 //! ```text
 //!  Call ─▶ decide ─▶ propose ─▶ Persist(mark) ─▶ [driver: write + fsync] ─▶ Durable(mark) ─▶ commit ─▶ apply ─▶ Committed, Reply
