@@ -82,6 +82,14 @@ pub struct WalMark(pub u64);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerMessage(pub Bytes);
 
+impl PeerMessage {
+    /// Sorts by `part_of` the groups inside: a peer may spread them over its shards in another way. Malformed bytes give nothing.
+    pub fn split(&self, part_of: impl Fn(GroupId) -> usize) -> BTreeMap<usize, Self> {
+        let parts = wire::split(&self.0, part_of).into_iter();
+        parts.map(|(part, bytes)| (part, Self(bytes))).collect()
+    }
+}
+
 /// What must be durable before an output may leave the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
@@ -560,6 +568,11 @@ impl Shard {
             self.members().filter(|m| m.is_proven()).count(),
             self.groups.len(),
         )
+    }
+
+    /// Which groups [`Self::led`] counts, with the term of the office: what other nodes are told (H56).
+    pub fn offices(&self) -> impl Iterator<Item = (GroupId, Term)> {
+        self.members().filter_map(|m| Some((m.group, m.proven()?)))
     }
 
     /// The current picture of a group, for tests, tools and delivery workers.
