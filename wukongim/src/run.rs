@@ -117,6 +117,7 @@ pub fn node_config(settings: &Settings) -> NodeConfig {
     policy.manager_token = settings.manager_token.clone();
     policy.visitor_suffix = settings.visitor_suffix.clone();
     policy.whitelist_off_of_person = settings.whitelist_off_of_person;
+    policy.temp_retention_ms = settings.temp_retention_ms;
     NodeConfig {
         node: NodeId(settings.node_id),
         data_dir: settings.data_dir.clone(),
