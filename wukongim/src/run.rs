@@ -125,6 +125,7 @@ pub fn node_config(settings: &Settings) -> NodeConfig {
             tcp: settings.addr,
             ws: settings.ws_addr,
         },
+        cluster: None,
         policy,
         session: wk_session::Config {
             node: NodeId(settings.node_id),

@@ -12,6 +12,7 @@ mod checkpoint_thread;
 mod clock;
 mod counters;
 mod delivery;
+mod founding;
 mod gate;
 mod gateway;
 mod hub;
@@ -19,6 +20,7 @@ mod inbox;
 mod limits;
 pub mod node;
 mod parts;
+mod peer;
 mod presence;
 mod read_pool;
 mod route;
@@ -29,4 +31,6 @@ mod start;
 mod timers;
 mod wal_thread;
 
-pub use node::{ConnectionInfo, Counters, ListenConfig, Node, NodeConfig, Readiness, StartError};
+pub use node::{
+    ClusterConfig, ConnectionInfo, Counters, ListenConfig, Node, NodeConfig, Readiness, StartError,
+};

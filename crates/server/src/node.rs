@@ -1,5 +1,6 @@
 //! A running node and its handle.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use wk_chat::request::CallError;
 use wk_chat::{Policy, Reply, Request};
 use wk_cluster::Entry;
-use wk_proto::{ConnId, NodeId, Uid, WallMs};
+use wk_proto::{ConnId, GroupId, NodeId, Uid, WallMs};
 
 use crate::hub::Conn;
 use crate::parts::Parts;
@@ -24,6 +25,18 @@ pub struct ListenConfig {
     pub ws: Option<SocketAddr>,
 }
 
+/// The cluster a node is a part of.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// Where peers connect.
+    pub addr: SocketAddr,
+    /// Every node, this one included, with the address (`host:port`) under which the others reach it. The same numbers on every
+    /// node, for ever: they found the cluster. Addresses may change, and names are looked up for every attempt.
+    pub nodes: BTreeMap<NodeId, String>,
+    /// What nodes prove to each other to know. Without one, peers are told by the addresses in `nodes` (H53).
+    pub secret: Option<String>,
+}
+
 /// Everything a node needs to know to start.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
@@ -33,6 +46,8 @@ pub struct NodeConfig {
     pub data_dir: PathBuf,
     /// Client listeners.
     pub listen: ListenConfig,
+    /// The other nodes; `None`: there are none, and never will be in this directory.
+    pub cluster: Option<ClusterConfig>,
     /// Rules of the leader.
     pub policy: Policy,
     /// Settings of every session.
@@ -57,6 +72,9 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
+    /// The cluster's configuration contradicts itself.
+    #[error("cluster: {0}")]
+    Cluster(String),
     /// Disk or store failure.
     #[error(transparent)]
     Store(#[from] wk_store::Error),
@@ -68,7 +86,7 @@ pub enum StartError {
 /// Whether requests can be served, from live leadership (H56).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Readiness {
-    /// Every group has a leader whose office is proven.
+    /// Every group has a leader whose office is proven, here or lately told by the node that holds it.
     pub ready: bool,
     /// Groups with one.
     pub groups_led: usize,
@@ -211,11 +229,20 @@ impl Node {
     /// See [`Readiness`].
     pub fn readiness(&self) -> Readiness {
         let parts = self.parts();
-        let groups_led = parts.statuses.iter().map(|s| s.led.load(Relaxed)).sum();
-        let groups = usize::from(parts.config.policy.slot_count) + 1;
+        let groups = u32::from(parts.config.policy.slot_count) + 1;
+        let offices = parts.offices();
+        let now = parts.clock.now();
+        let is_led =
+            |group| offices.iter().any(|(led, _)| *led == group) || parts.mesh.is_led(group, now);
+        let led = (0..groups).filter_map(GroupId::from_u32);
+        let groups_led = led.filter(|group| is_led(*group)).count();
+        let groups = groups as usize;
         let mut waiting_for = Vec::new();
         if groups_led < groups {
             waiting_for.push(format!("leaders of {} groups", groups - groups_led));
+            for (node, state) in parts.mesh.missing() {
+                waiting_for.push(format!("node {node}: {state}"));
+            }
         }
         if !parts.rules.is_complete() {
             waiting_for.push("the list of system accounts".to_owned());

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use wk_replica::Input;
 
 use crate::checkpoint_thread::Ask;
-use crate::limits::STOP_ANSWER_MS;
+use crate::limits::{HAND_OVER_MS, STOP_ANSWER_MS};
 use crate::node::StartError;
 use crate::parts::Parts;
 
@@ -103,6 +103,7 @@ impl Running {
     pub(crate) async fn stop(mut self) {
         self.stop_listening();
         let parts = self.parts.clone();
+        hand_over(&parts).await;
         parts.hub.drain();
         let answered = timeout(Duration::from_millis(STOP_ANSWER_MS), async {
             parts.hub.empty().await;
@@ -116,9 +117,7 @@ impl Running {
         }
         parts.gate.close();
         parts.route.give_up();
-        for inbox in &parts.inboxes {
-            inbox.push(Input::Drain);
-        }
+        drain(&parts);
         self.checkpoint().await;
         self.end_threads().await;
     }
@@ -162,6 +161,28 @@ impl Running {
         if timeout(JOIN_WAIT, joined).await.is_err() {
             tracing::warn!(?part, "threads do not end in time");
         }
+    }
+}
+
+fn drain(parts: &Parts) {
+    for inbox in &parts.inboxes {
+        inbox.push(Input::Drain);
+    }
+}
+
+/// Lets the other nodes take over what this one leads; what its clients have sent goes there, too.
+async fn hand_over(parts: &Parts) {
+    if !parts.mesh.has_peers() {
+        return;
+    }
+    drain(parts);
+    let gone = timeout(Duration::from_millis(HAND_OVER_MS), async {
+        while parts.statuses.iter().any(|s| s.led.load(Relaxed) > 0) {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    });
+    if gone.await.is_err() {
+        tracing::warn!("nobody took over some of what this node leads");
     }
 }
 

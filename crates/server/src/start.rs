@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use wk_chat::{Answer, Query, Reply, Request};
-use wk_proto::{GroupId, LogIndex, NodeId, ReplicaId, SlotId, Term};
+use wk_proto::{NodeId, ReplicaId};
 use wk_replica::{Group, Shard, ShardConfig, membership};
 use wk_session::Transport;
 use wk_store::home::{Home, OnV2Data, Owner};
@@ -17,11 +17,13 @@ use wk_store::{Disk, Frozen, Recovered, ReplicaMeta, Store, Wal, WalOptions};
 use crate::checkpoint_thread::CheckpointThread;
 use crate::clock::Clock;
 use crate::delivery::Worker;
+use crate::founding;
 use crate::gateway::{Gateway, accept_all, bind};
 use crate::hub::wake_all;
 use crate::limits::READ_THREADS;
 use crate::node::{ListenConfig, NodeConfig, StartError};
 use crate::parts::Parts;
+use crate::peer::{self, Own, Purpose};
 use crate::route::{self, shard_of};
 use crate::running::{Part, Running};
 use crate::shard_thread::ShardThread;
@@ -41,7 +43,12 @@ struct Opened {
 pub(crate) async fn start(
     config: NodeConfig,
 ) -> Result<(Arc<Parts>, Running, ListenConfig), StartError> {
+    check_cluster(&config)?;
     let (listeners, listening) = bind_all(&config.listen).await?;
+    let mut peers = None;
+    if let Some(cluster) = &config.cluster {
+        peers = Some(listen(cluster.addr).await?.0);
+    }
     let opening = config.clone();
     let opening = move || {
         let home = open_home(&opening)?;
@@ -52,8 +59,41 @@ pub(crate) async fn start(
         .await
         .map_err(|error| StartError::System(format!("opening the data directory: {error}")))??;
     let (parts, mut running) = launch(config, opened)?;
+    meet_peers(&parts, peers, &mut running);
     accept(&parts, listeners, &mut running);
     Ok((parts, running, listening))
+}
+
+fn check_cluster(config: &NodeConfig) -> Result<(), StartError> {
+    let Some(cluster) = &config.cluster else {
+        return Ok(());
+    };
+    if !cluster.nodes.contains_key(&config.node) {
+        return Err(StartError::Cluster(format!(
+            "the list of nodes does not name this node, {}",
+            config.node
+        )));
+    }
+    if cluster.secret.as_ref().is_some_and(String::is_empty) {
+        return Err(StartError::Cluster("the secret is empty".to_owned()));
+    }
+    Ok(())
+}
+
+/// Starts the listener for peers, and the dialling of those with larger numbers.
+fn meet_peers(parts: &Arc<Parts>, listener: Option<TcpListener>, running: &mut Running) {
+    if let Some(listener) = listener {
+        running.task(peer::accept_all(parts.clone(), listener));
+    }
+    let larger = parts.mesh.nodes().filter(|node| *node > parts.config.node);
+    for node in larger {
+        for purpose in Purpose::ALL {
+            running.task(peer::dial(parts.clone(), node, purpose));
+        }
+    }
+    if parts.mesh.has_peers() {
+        running.task(peer::beat(parts.clone()));
+    }
 }
 
 type Listeners = Vec<(TcpListener, Transport)>;
@@ -91,17 +131,31 @@ fn open_home(config: &NodeConfig) -> Result<Home, StartError> {
     Home::open(&config.data_dir, &owner).map_err(|error| StartError::Directory(error.to_string()))
 }
 
-/// Opens what the disk holds; on an empty one, founds a cluster of one.
-fn open(config: &NodeConfig, home: Home, disk: Arc<dyn Disk>) -> Result<Opened, StartError> {
+/// Opens what the disk holds; on an empty one, founds what the configuration says.
+fn open(config: &NodeConfig, mut home: Home, disk: Arc<dyn Disk>) -> Result<Opened, StartError> {
     let store = Store::open(disk.clone())?;
     let (wal, recovered) = Wal::open(disk.clone(), WalOptions::default())?;
     let slot_count = config.policy.slot_count;
+    let nodes = nodes(config);
+    let founding = founding::replicas(config.node, &nodes, slot_count);
     let mut replicas = store.replicas()?;
     if replicas.is_empty() {
-        store.create(&founding(config.node, slot_count))?;
+        if nodes.len() > 1 {
+            // Before the replicas: what is bound to one list never becomes a part of another.
+            let cluster = founding::cluster_id(&nodes, slot_count);
+            let bound = home.bind_cluster(cluster);
+            bound.map_err(|error| StartError::Directory(error.to_string()))?;
+        }
+        store.create(&founding)?;
         replicas = store.replicas()?;
     }
-    if replicas.len() != usize::from(slot_count) + 1 {
+    let is_alone = home.identity().cluster_id.is_none();
+    if is_alone && nodes.len() > 1 {
+        tracing::warn!(
+            "this directory was founded as a cluster of one and stays that; the list of nodes has no effect"
+        );
+    }
+    if is_alone && replicas.len() != usize::from(slot_count) + 1 {
         return Err(StartError::Directory(format!(
             "{} holds {} slots, the configuration says {slot_count}; the number of slots is fixed when the cluster is founded",
             home.path().display(),
@@ -123,23 +177,23 @@ fn open(config: &NodeConfig, home: Home, disk: Arc<dyn Disk>) -> Result<Opened, 
     })
 }
 
-/// The replicas of a new cluster of one.
-fn founding(node: NodeId, slot_count: u16) -> Vec<ReplicaMeta> {
-    let groups =
-        std::iter::once(GroupId::Control).chain((0..slot_count).map(|s| GroupId::Slot(SlotId(s))));
-    groups
-        .zip(1..)
-        .map(|(group, number)| {
-            let replica = ReplicaId(number);
-            ReplicaMeta {
-                replica,
-                group,
-                membership: membership::encode(&BTreeMap::from([(replica, node)])),
-                applied: LogIndex(0),
-                applied_term: Term(0),
-            }
-        })
-        .collect()
+/// The nodes of the list, ascending; at least this one.
+fn nodes(config: &NodeConfig) -> Vec<NodeId> {
+    match &config.cluster {
+        Some(cluster) => cluster.nodes.keys().copied().collect(),
+        None => vec![config.node],
+    }
+}
+
+fn own(config: &NodeConfig, home: &Home) -> Own {
+    let secret = config.cluster.as_ref().and_then(|c| c.secret.as_ref());
+    Own {
+        node: config.node,
+        cluster: home.identity().cluster_id.unwrap_or_default(),
+        disk: home.identity().disk_uuid,
+        incarnation: rand::random(),
+        secret: secret.map(|text| text.as_bytes().to_vec()),
+    }
 }
 
 fn group(store: &Store, meta: ReplicaMeta, log: Recovered) -> Result<Group, StartError> {
@@ -176,7 +230,8 @@ fn launch(config: NodeConfig, opened: Opened) -> Result<(Arc<Parts>, Running), S
         groups,
     } = opened;
     let shards = shard_count(config.shards, groups.len());
-    let (parts, wakes) = Parts::new(config, shards);
+    let own = own(&config, &home);
+    let (parts, wakes) = Parts::new(config, own, shards);
     let parts = Arc::new(parts);
     parts.wal.set_used(wal.usage().0);
     let (asks, asked) = mpsc::channel();

@@ -27,6 +27,7 @@ async fn on(disk: SimDisk) -> OnSimDisk {
             tcp: Some(([127, 0, 0, 1], 0).into()),
             ws: None,
         },
+        cluster: None,
         policy: wk_chat::Policy {
             slot_count: 2,
             ..wk_chat::Policy::new()
