@@ -246,8 +246,8 @@ impl ShardThread {
             }
             Effect::SendBan { uid, on } => self.parts.presence.send_ban(&uid, on, &mut turn.wakes),
             Effect::SystemUids(uids) => self.parts.rules.system_uids_are(&uids),
-            // The shard itself asks for these to be delivered.
-            Effect::Outbox(..) => {}
+            // The shard itself asks for outbox rows to be delivered.
+            Effect::Outbox(..) | Effect::Control(_) => {}
         }
     }
 
