@@ -8,7 +8,7 @@ use std::time::Instant;
 use tokio::signal::unix::{SignalKind, signal};
 use wk_edge::http::{Addresses, ApiConfig, Build};
 use wk_proto::{NodeId, Uid};
-use wk_server::{ListenConfig, Node, NodeConfig, StartError};
+use wk_server::{ClusterConfig, ListenConfig, Node, NodeConfig, StartError};
 
 use crate::config::{Effect, Given, Settings};
 use crate::secrets::{Loaded, Secrets};
@@ -44,6 +44,14 @@ pub fn notices(given: &Given, settings: &Settings) -> Vec<String> {
     ] {
         if !names.is_empty() {
             lines.push(format!("configuration keys {what}: {}", names.join(", ")));
+        }
+    }
+    if let Some(cluster) = &settings.cluster {
+        lines.extend(cluster.nodes.warnings.iter().cloned());
+        if cluster.secret.is_none() {
+            lines.push(
+                "nodes know each other by address only (cluster.secret is not set)".to_owned(),
+            );
         }
     }
     let reachable = |addr: Option<SocketAddr>| addr.is_some_and(|a| !a.ip().is_loopback());
@@ -125,7 +133,11 @@ pub fn node_config(settings: &Settings) -> NodeConfig {
             tcp: settings.addr,
             ws: settings.ws_addr,
         },
-        cluster: None,
+        cluster: settings.cluster.as_ref().map(|cluster| ClusterConfig {
+            addr: cluster.addr,
+            nodes: cluster.nodes.nodes.clone(),
+            secret: cluster.secret.clone(),
+        }),
         policy,
         session: wk_session::Config {
             node: NodeId(settings.node_id),
@@ -206,7 +218,7 @@ fn own_address() -> IpAddr {
 }
 
 fn start_failure(error: StartError) -> Failure {
-    let code = if matches!(error, StartError::Directory(_)) {
+    let code = if matches!(error, StartError::Directory(_) | StartError::Cluster(_)) {
         EXIT_CONFIG
     } else {
         1

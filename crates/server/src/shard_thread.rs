@@ -297,8 +297,8 @@ impl ShardThread {
                 self.parts.rules.system_uids_are(&uids);
                 self.announce(turn, News::SystemUids(uids));
             }
-            // The shard itself asks for these to be delivered.
-            Effect::Outbox(..) => {}
+            // The shard itself asks for outbox rows to be delivered.
+            Effect::Outbox(..) | Effect::Control(_) => {}
         }
     }
 
