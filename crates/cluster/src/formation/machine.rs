@@ -136,7 +136,7 @@ impl Formation {
             Event::Persisted => self.on_persisted(now),
             Event::ControlStarted => self.control_started = true,
             Event::Control(news) => self.on_control(news, now),
-            Event::Cluster(view) => self.view = Some(view),
+            Event::Cluster(view) => self.on_cluster(view),
             Event::Bound { node, uuid, result } => self.on_bound(node, uuid, result),
             Event::SlotsStarted => self.slots_started = true,
             Event::Slots(news) => self.slots = news,
@@ -239,9 +239,20 @@ impl Formation {
             peer.next_probe = now;
         }
         if matches!(self.held, Held::Formed { .. }) {
-            let peers: Vec<_> = self.peers.keys().copied().collect();
-            peers.into_iter().for_each(|node| self.greet(node));
+            self.greet_all();
         }
+    }
+
+    fn on_cluster(&mut self, view: Box<ControlView>) {
+        let first = self.view.replace(view).is_none();
+        if first {
+            self.greet_all();
+        }
+    }
+
+    fn greet_all(&mut self) {
+        let peers: Vec<_> = self.peers.keys().copied().collect();
+        peers.into_iter().for_each(|node| self.greet(node));
     }
 
     /// One at a time: what comes meanwhile follows from what is durable then.
