@@ -32,7 +32,8 @@ pub enum Consumer {
 /// Chosen by the leader before the log. Apply reads no clock, configuration, randomness or file layout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    /// Leader's time, at least that of the previous entry of the group.
+    /// Leader's time: at least that of every message before, and of every entry the leader applied or proposed since it started
+    /// (D17). Only a restart on a checkpoint with a clock that went back can make it less than that of an earlier write.
     pub time: WallMs,
     /// How to read the commands.
     pub rules: RulesVersion,

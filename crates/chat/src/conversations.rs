@@ -1,6 +1,6 @@
 //! Conversation rows in slot(uid): what channels' slots tell them, and the marks users set. Spec: messaging 7, 8; decisions H7, H8.
 
-use wk_proto::{ChannelKey, Epoch, MessageSeq, Uid, WallMs};
+use wk_proto::{ChannelKey, ChannelType, Epoch, MessageSeq, Uid, WallMs};
 use wk_store::Result;
 
 use crate::request::{Mark, MembershipChange, Reply};
@@ -10,7 +10,8 @@ use crate::sweep;
 use crate::tables::{self, Expiring};
 
 /// Rows of one user, tombstones included. At it, the [`EVICTED_ROWS`] rows least worth keeping make room for a new one: tombstones
-/// first, then the longest unchanged. Their messages stay; a later mark or membership makes the row anew.
+/// first, then commands of temporary channels, of which each list of recipients makes one, then the longest unchanged. Their messages
+/// stay; a later mark or membership makes the row anew.
 pub(crate) const CONVERSATIONS_PER_USER_MAX: u64 = 50_000;
 /// Rows evicted at once, so that a user at the limit pays for the scan once per this many new rows.
 const EVICTED_ROWS: usize = 500;
@@ -227,13 +228,23 @@ fn least_worth(step: &Step<'_, '_>, prefix: &[u8]) -> Result<Vec<Vec<u8>>> {
         None,
         |key, value| {
             let row: Conversation = rows::decode(tables::CONVERSATIONS, value)?;
-            all.push((!row.is_tombstone(), row.updated, key.to_vec()));
+            all.push((worth(&key, &row), row.updated, key.to_vec()));
             Ok(true)
         },
     )?;
     all.sort_unstable();
     all.truncate(EVICTED_ROWS);
     Ok(all.into_iter().map(|(_, _, key)| key).collect())
+}
+
+fn worth(key: &[u8], row: &Conversation) -> u8 {
+    if row.is_tombstone() {
+        0
+    } else if key.last() == Some(&ChannelType::TEMP.0) {
+        1
+    } else {
+        2
+    }
 }
 
 /// Live rows of a user, newest `updated` first, equal ones in key order.

@@ -166,6 +166,7 @@ pub const KEYS: &[Key] = &[
     key("migrateStartStep", Text, "message", NotYet),
     // Ours.
     key("api.openToNetwork", Bool, "false", Works),
+    key("cmd.tempRetention", Duration, "30d", Works),
     key("shards", Int, "0", Works),
     key("connectionsMax", Int, "0", Works),
 ];

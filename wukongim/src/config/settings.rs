@@ -33,6 +33,7 @@ pub struct Settings {
     pub online_command_channel: Arc<str>,
     pub node_id: u32,
     pub api_open: bool,
+    pub temp_retention_ms: u64,
     pub shards: usize,
     pub connections_max: usize,
 }
@@ -104,6 +105,7 @@ impl Settings {
                 .into(),
             node_id: read.int("cluster.nodeId", 1001, 1, i64::from(u32::MAX))? as u32,
             api_open: read.bool("api.openToNetwork", false),
+            temp_retention_ms: read.duration("cmd.tempRetention", 30 * 24 * 3_600_000),
             shards: read.int("shards", 0, 0, 1_024)? as usize,
             connections_max: read.int("connectionsMax", 0, 0, 100_000_000)? as usize,
         })

@@ -214,10 +214,10 @@ fn rows_are_listed_newest_change_first_up_to_the_limit() {
 fn a_user_with_too_many_rows_loses_the_least_useful() {
     let mut w = World::new();
     let to = GroupId::Slot(wk_proto::channel::slot_of("u1", SLOTS));
-    let told = |n: u64, change| {
+    let told_of = |channel, n: u64, change| {
         let inbox = Inbox::Membership {
             uid: uid("u1"),
-            channel: group(&format!("g{n}")),
+            channel,
             epoch: Epoch {
                 index: LogIndex(n + 1),
                 position: 0,
@@ -227,6 +227,7 @@ fn a_user_with_too_many_rows_loses_the_least_useful() {
         };
         wk_chat::Command::Write(Box::new(Write::Inbox(inbox)))
     };
+    let told = |n: u64, change| told_of(group(&format!("g{n}")), n, change);
     let join = MembershipChange::Join {
         read: MessageSeq(0),
         command_read: None,
@@ -234,11 +235,15 @@ fn a_user_with_too_many_rows_loses_the_least_useful() {
     let leave = MembershipChange::Leave {
         command_until: MessageSeq(0),
     };
-    // One tombstone that is newer than all rows, then rows up to the limit.
-    let mut commands = vec![told(1 << 40, leave)];
-    commands.extend((0..49_999).map(|n| told(n, join)));
+    // One tombstone and one list of recipients that are newer than all rows, then rows up to the limit.
+    let listed = MembershipChange::Command {
+        read: MessageSeq(0),
+    };
+    let list = channel("1", ChannelType::TEMP);
+    let mut commands = vec![told(1 << 40, leave), told_of(list, 1 << 40, listed)];
+    commands.extend((0..49_998).map(|n| told(n, join)));
     w.entry(to, commands.drain(..).take(4_096).collect());
-    let mut rest = (4_095..49_999).map(|n| told(n, join)).collect::<Vec<_>>();
+    let mut rest = (4_094..49_998).map(|n| told(n, join)).collect::<Vec<_>>();
     while !rest.is_empty() {
         let chunk = rest.drain(..rest.len().min(4_096)).collect();
         w.entry(to, chunk);
@@ -246,10 +251,10 @@ fn a_user_with_too_many_rows_loses_the_least_useful() {
     assert_eq!(w.conversations("u1").len(), 49_999);
     w.entry(to, vec![told(50_000, join)]);
     let rows = w.conversations("u1");
-    // 500 made room: the tombstone and the 499 oldest.
+    // 500 made room: the tombstone, the list and the 498 oldest.
     assert_eq!(rows.len(), 49_999 - 499 + 1);
     assert_eq!(rows[0].updated, WallMs(50_001));
-    assert_eq!(rows.last().unwrap().updated, WallMs(500));
+    assert_eq!(rows.last().unwrap().updated, WallMs(499));
     // The room is for 500 new rows.
     w.entry(to, (50_001..50_500).map(|n| told(n, join)).collect());
     assert_eq!(w.conversations("u1").len(), 50_000);

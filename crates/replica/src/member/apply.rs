@@ -207,7 +207,8 @@ mod tests {
             data: Batch { stamp, commands }.encode(),
             ..Entry::default()
         };
-        member.execute(entry).unwrap();
+        let mut ids = Ids::new(1, 0, 1);
+        member.execute(entry, &mut ids).unwrap();
         let position = Machine::cursor(&member.store.view(), Consumer::Deliver);
         assert_eq!(position.unwrap(), MessageId(7));
         assert_eq!(member.last_time, WallMs(5));
