@@ -183,12 +183,13 @@ impl World {
                 let up = self.node(id).up.as_mut();
                 let released = up.map(|up| up.log.release(replica, index, term));
                 if let Some(Err(error)) = released {
-                    self.fail(format!("{id} cannot release its log: {error}"));
+                    self.disk_failed(id, &error);
                 }
             }
             Output::Leader(group, term, leader) => {
                 self.note(format_args!("{id} {group} term {term} led by {leader:?}"));
                 if leader == Some(id) {
+                    self.oracle.disturbances += 1;
                     let known = *self.leaders.entry((group, term)).or_insert(id);
                     if known != id {
                         self.fail(format!("I-9: {known} and {id} lead {group} in term {term}"));
@@ -301,6 +302,7 @@ impl World {
     /// Everything on the link is lost; both ends hear of it.
     pub(crate) fn break_link(&mut self, a: NodeId, b: NodeId) {
         let link = self.net.life(a, b);
+        self.oracle.disturbances += 1;
         let known = Mono(self.now.0 + LINK_BROKEN_US);
         self.net.break_link(known, a, b);
         for (node, peer) in [(a, b), (b, a)] {
@@ -417,6 +419,8 @@ impl World {
         if let Err(error) = up.log.sync(mark) {
             return self.disk_failed(id, &error);
         }
+        let node = self.node(id);
+        node.doubt = node.doubt.saturating_sub(1);
         // The shard first: a peer's answer must not overtake it.
         self.input(id, Input::Durable(mark));
         let released = self.node(id).up.as_mut().map(|up| up.log.released(mark));
@@ -535,18 +539,20 @@ impl World {
         let Some(up) = &mut self.node(id).up else {
             return;
         };
-        let mut done = Ok(false);
-        if merges {
-            done = up.store.merge_step(&mut Unlimited);
-        }
-        if prepares && done.is_ok() {
-            done = up.log.prepare();
-        }
-        if let Err(error) = done {
-            let is_full = self.nodes[&id].faults.capacity.is_some();
-            if !is_full || self.nodes[&id].disk.is_off() {
-                self.disk_failed(id, &error);
-            }
+        let merged = match merges {
+            true => up.store.merge_step(&mut Unlimited),
+            false => Ok(false),
+        };
+        let prepared = match prepares && merged.is_ok() {
+            true => up.log.prepare(),
+            false => Ok(false),
+        };
+        let is_full = self.nodes[&id].faults.capacity.is_some() && !self.nodes[&id].disk.is_off();
+        match (merged, prepared) {
+            // The log is dead after any error; a merge that finds no room is tried again later.
+            (_, Err(error)) => self.disk_failed(id, &error),
+            (Err(error), _) if !is_full => self.disk_failed(id, &error),
+            _ => {}
         }
     }
 

@@ -1,6 +1,7 @@
 //! What goes wrong, and when: power, processes, disks, the network, clocks.
 
 use wk_proto::NodeId;
+use wk_replica::Input;
 use wk_store::Disk as _;
 use wk_store::disk::Faults;
 
@@ -8,10 +9,12 @@ use crate::net::Weather;
 use crate::plan::Scenario;
 use crate::world::{Event, World};
 
-/// Longest pause before a dead node is started again, in ms.
-const DOWN_MS: u64 = 2_000;
 /// How long a lasting fault of a disk lasts at most, in ms.
 const SICK_MS: u64 = 1_500;
+/// Longest time for a planned stop, in ms.
+const STOP_MS: u64 = 500;
+/// The log tells damage from a torn tail once something written later is durable: the sync under way, and one more.
+const DOUBT_SYNCS: u32 = 2;
 
 impl World {
     /// Starts a node's process.
@@ -93,10 +96,24 @@ impl World {
         self.restart_later(id);
     }
 
+    /// A planned stop: leadership is given away, then the process ends.
+    fn stop(&mut self, id: NodeId) {
+        let ms = self.dice.between(1, STOP_MS);
+        let life = self.nodes[&id].life;
+        self.note(format_args!("{id} stops in {ms} ms"));
+        self.input(id, Input::Drain);
+        self.after_us(ms * 1_000, Event::Stopped(id, life));
+    }
+
     fn restart_later(&mut self, id: NodeId) {
+        let node = self.node(id);
+        if node.doubt > 0 {
+            node.lost
+                .get_or_insert_with(|| "a bit of its newest log entries flipped".into());
+        }
         let ms = match self.dice.below(3) {
             0 => self.dice.between(0, 20),
-            _ => self.dice.between(0, DOWN_MS),
+            _ => self.dice.between(0, self.plan.down_ms),
         };
         self.after_us(ms * 1_000, Event::Boot(id));
     }
@@ -132,6 +149,7 @@ impl World {
                 self.node(id).skew_ms = skew;
             }
             10 if self.plan.nodes > 1 => self.all_lose_power(),
+            11 if is_up => self.stop(id),
             _ => {}
         }
     }
@@ -202,6 +220,34 @@ impl World {
         };
         node.set_faults(faults);
         self.note(format_args!("{id} mended"));
+    }
+
+    /// One bit of one file is not what was written any more.
+    pub(crate) fn flip(&mut self) {
+        let ids = self.ids();
+        let id = *self.dice.pick(&ids);
+        let Some((_, folder)) = self.plan.flip else {
+            return;
+        };
+        let roll = self.dice.roll();
+        let node = self.node(id);
+        if node.up.is_none() || node.damaged {
+            return;
+        }
+        let names = node.disk.list(folder).unwrap_or_default();
+        let Some(name) = names.get(roll as usize % names.len().max(1)) else {
+            return;
+        };
+        let path = format!("{folder}/{name}");
+        let len = node.disk.open(&path, false).and_then(|file| file.len());
+        let bits = len.unwrap_or(0) * 8;
+        let bit = (roll >> 16) % bits.max(1);
+        if bits == 0 || node.disk.flip_bit(&path, bit).is_err() {
+            return;
+        }
+        node.damaged = true;
+        node.doubt = if folder == "wal" { DOUBT_SYNCS } else { 0 };
+        self.note(format_args!("{id} bit {bit} of {path} flips"));
     }
 
     fn all_lose_power(&mut self) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use wk_chat::request::{CallError, Mark, Origin, SetChange};
+use wk_chat::request::{CallError, List, Mark, Origin, SetChange};
 use wk_chat::{Answer, Query, Reply, Request, SendRequest, Write};
 use wk_cluster::{LaneId, Retry};
 use wk_proto::{
@@ -13,7 +13,7 @@ use wk_proto::{
 use wk_store::Dir;
 
 use crate::dice::Dice;
-use crate::oracle::{Before, Checked, Oracle, ms_between, uid};
+use crate::oracle::{Before, Checked, OUTBOX_WAIT_MS, Oracle, ms_between, uid};
 
 /// Groups clients talk in.
 const GROUPS: u64 = 2;
@@ -47,6 +47,11 @@ pub(crate) enum Work {
         channel: ChannelKey,
         seq: u64,
     },
+    /// On the client's own deny list.
+    Deny {
+        user: usize,
+        add: bool,
+    },
     AddSystem(String),
     System,
 }
@@ -56,6 +61,9 @@ pub(crate) enum Work {
 struct Op {
     work: Work,
     sent: bool,
+    attempts: u32,
+    /// Seen by the oracle when the attempt began.
+    disturbances: u64,
     /// Of the attempt under way.
     begun: Mono,
     /// Not before then.
@@ -188,10 +196,15 @@ impl Client {
         if let Work::Member { channel, user, .. } = &work {
             oracle.member_asked(channel, *user);
         }
+        if let Work::Deny { user, .. } = &work {
+            oracle.deny_asked(self.number, *user);
+        }
         self.next_op += 1;
         let op = Op {
             work,
             sent: false,
+            attempts: 0,
+            disturbances: 0,
             begun: now,
             due: now,
             before: Before::default(),
@@ -236,7 +249,8 @@ impl Client {
                 _ => Work::Conversations,
             },
             90..93 => Work::MemberList(group(dice.below(GROUPS))),
-            93..95 => Work::System,
+            93 => Work::System,
+            94 => self.deny(clients, dice),
             _ if self.number != ADMIN => Work::Conversations,
             95 => Work::AddSystem(format!("system{}", oracle.acks)),
             _ => {
@@ -250,6 +264,18 @@ impl Client {
                     add: dice.chance(65),
                 }
             }
+        }
+    }
+
+    /// One change of the list at a time: two under way could end in either order.
+    fn deny(&self, clients: usize, dice: &mut Dice) -> Work {
+        let pending = |op: &Op| matches!(op.work, Work::Deny { .. });
+        if self.ops.values().any(pending) {
+            return Work::Conversations;
+        }
+        Work::Deny {
+            user: (self.number + dice.between(1, clients as u64 - 1) as usize) % clients,
+            add: dice.chance(40),
         }
     }
 
@@ -272,6 +298,8 @@ impl Client {
         let client = self.number;
         let op = self.ops.get_mut(&number)?;
         op.sent = true;
+        op.attempts += 1;
+        op.disturbances = oracle.disturbances;
         op.begun = now;
         op.before = oracle.before(
             client,
@@ -342,7 +370,9 @@ impl Client {
         };
         let repeats = match &op.work {
             Work::Send(at) => !unknown || !oracle.messages[*at].number.is_empty(),
-            Work::Member { .. } | Work::Mark { .. } | Work::AddSystem(_) => true,
+            Work::Member { .. } | Work::Deny { .. } | Work::Mark { .. } | Work::AddSystem(_) => {
+                true
+            }
             Work::History(_) | Work::Conversations | Work::MemberList(_) | Work::System => false,
         };
         if repeats {
@@ -356,11 +386,17 @@ impl Client {
 }
 
 fn answered(client: usize, op: &Op, reply: Reply, now: Mono, oracle: &mut Oracle) -> Checked {
-    let took_ms = ms_between(op.begun, now);
+    // A change that was made by an earlier attempt finds nothing to change, and is answered without waiting for what it owed.
+    let is_first = op.attempts == 1 && op.disturbances == oracle.disturbances;
+    let in_time = is_first && ms_between(op.begun, now) < OUTBOX_WAIT_MS;
     match (&op.work, reply) {
         (Work::Send(at), Reply::Sent(result)) => oracle.sent(*at, result, now),
         (Work::Member { channel, user, add }, Reply::Done) => {
-            oracle.member_done(channel, *user, *add, took_ms);
+            oracle.member_done(channel, *user, *add, in_time);
+            Ok(())
+        }
+        (Work::Deny { user, add }, Reply::Done) => {
+            oracle.deny_done(client, *user, *add, in_time);
             Ok(())
         }
         (Work::Mark { channel, seq }, Reply::Done) => {
@@ -401,6 +437,17 @@ fn request(work: &Work, client: usize, conn: Conn, oracle: &Oracle) -> Request {
         Work::MemberList(channel) => query(members(channel)),
         Work::Member { channel, user, add } => write(Write::Members {
             channel: channel.clone(),
+            change: match add {
+                true => SetChange::Add(vec![uid(*user)]),
+                false => SetChange::Remove(vec![uid(*user)]),
+            },
+        }),
+        Work::Deny { user, add } => write(Write::Lists {
+            channel: ChannelKey::new(
+                ChannelId::trusted(uid(client).as_str()),
+                ChannelType::PERSON,
+            ),
+            list: List::Deny,
             change: match add {
                 true => SetChange::Add(vec![uid(*user)]),
                 false => SetChange::Remove(vec![uid(*user)]),

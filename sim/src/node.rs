@@ -54,6 +54,8 @@ pub(crate) struct Node {
     pub(crate) sync_us: (u64, u64),
     /// Bits were flipped.
     pub(crate) damaged: bool,
+    /// Syncs of the log until a flipped bit in it cannot pass for a torn tail any more.
+    pub(crate) doubt: u32,
     /// Damage was found: it stays down, waiting for a repair that is not simulated.
     pub(crate) lost: Option<String>,
 }
@@ -97,6 +99,7 @@ impl Node {
             skew_ms: 0,
             sync_us: plan.sync_us,
             damaged: false,
+            doubt: 0,
             lost: None,
         }
     }
@@ -149,6 +152,7 @@ impl Node {
         }
         let config = ShardConfig {
             seed: plan.seed,
+            tick_ms: plan.tick_ms,
             ..ShardConfig::new(self.id)
         };
         Ok(Up {

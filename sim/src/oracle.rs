@@ -35,8 +35,9 @@ pub(crate) struct Message {
     begun: Mono,
     /// Highest seq anybody knew of in the channel when it was first sent.
     floor: u64,
-    /// The sender's membership then.
+    /// The sender's membership then, and his place on the receiver's deny list.
     member: Option<Membership>,
+    denied: Option<Membership>,
     /// First answer of success.
     acked: Option<(MessageId, u64)>,
     refused: Option<Reason>,
@@ -85,12 +86,18 @@ pub(crate) struct Oracle {
     pub(crate) messages: Vec<Message>,
     channels: BTreeMap<ChannelKey, Known>,
     members: BTreeMap<(ChannelKey, usize), Membership>,
+    /// Deny lists: (owner, who is on it).
+    denied: BTreeMap<(usize, usize), Membership>,
     /// Person conversations that must be there, with the highest read mark acknowledged.
     pairs: BTreeMap<(usize, ChannelKey), u64>,
     marks: BTreeMap<(usize, ChannelKey), u64>,
     system: BTreeSet<String>,
     ids: BTreeMap<MessageId, usize>,
     by_payload: BTreeMap<String, usize>,
+    /// Bytes added to every message.
+    padding: usize,
+    /// Broken links and new leaders so far: who was answered without one in between was answered by the first attempt.
+    pub(crate) disturbances: u64,
     pub(crate) acks: u64,
     pub(crate) reads: u64,
 }
@@ -101,6 +108,13 @@ pub(crate) fn uid(client: usize) -> Uid {
 }
 
 impl Oracle {
+    pub(crate) fn new(padding: usize) -> Self {
+        Self {
+            padding,
+            ..Self::default()
+        }
+    }
+
     /// A new message.
     pub(crate) fn compose(
         &mut self,
@@ -110,11 +124,14 @@ impl Oracle {
         number: String,
     ) -> usize {
         let at = self.messages.len();
-        let payload = format!("message {at} of u{from}");
+        let padding = "+".repeat(self.padding);
+        let payload = format!("message {at} of u{from} {padding}");
         self.by_payload.insert(payload.clone(), at);
         let floor = self.floor(&channel);
         let member = self.members.get(&(channel.ordinary(), from)).copied();
+        let denied = self.denial(&channel, from);
         self.messages.push(Message {
+            denied,
             channel,
             from,
             number,
@@ -187,10 +204,11 @@ impl Oracle {
     }
 
     fn refused(&mut self, at: usize, reason: Reason) -> Checked {
-        // Who was removed meanwhile is told so, whatever became of the first attempt.
+        // Who was removed or denied meanwhile is told so, whatever became of the first attempt.
         self.may_send(at, false)?;
         let message = &mut self.messages[at];
-        let was_removed = message.channel.kind == ChannelType::GROUP;
+        let may_change = [ChannelType::GROUP, ChannelType::PERSON];
+        let was_removed = may_change.contains(&message.channel.kind);
         ensure!(
             message.acked.is_none() || was_removed,
             "I-4: {:?} was acknowledged, its repetition refused: {reason:?}",
@@ -203,6 +221,9 @@ impl Oracle {
     /// I-7: a change of members that was answered binds the next SEND.
     fn may_send(&self, at: usize, accepted: bool) -> Checked {
         let message = &self.messages[at];
+        if message.channel.kind == ChannelType::PERSON {
+            return self.may_write_to(message, accepted);
+        }
         if message.channel.kind != ChannelType::GROUP {
             ensure!(
                 accepted,
@@ -226,6 +247,46 @@ impl Oracle {
             message.channel
         );
         Ok(())
+    }
+
+    /// H1: a deny list that was changed binds the next SEND.
+    fn may_write_to(&self, message: &Message, accepted: bool) -> Checked {
+        let now = self.denial(&message.channel, message.from);
+        let listed = match (message.denied, now) {
+            (None, None) => false,
+            (then, now) if then != now => return Ok(()),
+            (_, now) => match now.filter(|d| d.is_shown).and_then(|d| d.present) {
+                Some(listed) => listed,
+                None => return Ok(()),
+            },
+        };
+        ensure!(
+            listed != accepted,
+            "H1: {:?} in {:?}: accepted = {accepted}, on the deny list = {listed}",
+            message.payload,
+            message.channel
+        );
+        Ok(())
+    }
+
+    fn denial(&self, channel: &ChannelKey, from: usize) -> Option<Membership> {
+        let owner = channel.peer_of(&uid(from)).as_ref().and_then(client_of)?;
+        self.denied.get(&(owner, from)).copied()
+    }
+
+    /// A change of a deny list is asked for.
+    pub(crate) fn deny_asked(&mut self, owner: usize, user: usize) {
+        let denied = self.denied.entry((owner, user)).or_default();
+        denied.version += 1;
+        denied.present = None;
+        denied.is_shown = false;
+    }
+
+    /// It was answered.
+    pub(crate) fn deny_done(&mut self, owner: usize, user: usize, listed: bool, in_time: bool) {
+        let denied = self.denied.entry((owner, user)).or_default();
+        denied.present = Some(listed);
+        denied.is_shown = in_time;
     }
 
     /// Nobody knows whether an attempt stored it.
@@ -395,11 +456,11 @@ impl Oracle {
         channel: &ChannelKey,
         user: usize,
         present: bool,
-        took_ms: u64,
+        in_time: bool,
     ) {
         let member = self.members.entry((channel.clone(), user)).or_default();
         member.present = Some(present);
-        member.is_shown = took_ms < OUTBOX_WAIT_MS;
+        member.is_shown = in_time;
     }
 
     /// A read mark was answered.
@@ -435,7 +496,8 @@ impl Oracle {
                     "I-1: {name:?} was acknowledged as {place:?}, it is gone"
                 ),
                 None => ensure!(
-                    found == 0 || message.unknown,
+                    // A router sends a numbered message again by itself; what the last copy is told need not hold for the first.
+                    found == 0 || message.unknown || !message.number.is_empty(),
                     "I-5: {name:?} was refused or not sent ({:?}), and is stored",
                     message.refused
                 ),

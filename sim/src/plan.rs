@@ -37,6 +37,9 @@ impl fmt::Display for Scenario {
     }
 }
 
+/// Of 100 runs, this many have a flipped bit.
+const FLIP_PERCENT: u64 = 15;
+
 /// One run, before it begins.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -50,6 +53,8 @@ pub(crate) struct Plan {
     pub(crate) storm_ms: u64,
     /// Longest pause between two acts of a client, in ms.
     pub(crate) pause_ms: u64,
+    /// One raft tick, in ms.
+    pub(crate) tick_ms: u64,
     /// Longest pause between two faults, in ms.
     pub(crate) calm_ms: u64,
     pub(crate) segment_bytes: u64,
@@ -57,14 +62,28 @@ pub(crate) struct Plan {
     pub(crate) checkpoint_ms: u64,
     /// An fsync takes between these, in µs.
     pub(crate) sync_us: (u64, u64),
+    /// Longest pause before a dead node is started again, in ms.
+    pub(crate) down_ms: u64,
+    /// A bit of some file is flipped after so many ms, in a folder. Not in `rows.redb`: the database checks its pages when it repairs
+    /// itself, not when it reads them.
+    pub(crate) flip: Option<(u64, &'static str)>,
+    /// Bytes added to every message.
+    pub(crate) padding: usize,
 }
 
 impl Plan {
     pub(crate) fn new(scenario: Scenario, seed: u64, plant: Plant) -> Self {
         let mut dice = Dice::new(seed, "plan");
-        let (nodes, storm_ms) = match scenario {
-            Scenario::OneNode => (1, 2_000),
-            Scenario::ThreeNodes => (3, 6_000),
+        let (nodes, storm_ms, down_ms, calm_ms) = match scenario {
+            Scenario::OneNode => (1, 3_000, 200, [100, 300, 800]),
+            Scenario::ThreeNodes => (3, 6_000, 1_500, [200, 500, 1_500]),
+        };
+        let flip = match dice.chance(FLIP_PERCENT) {
+            true => Some((
+                dice.between(500, storm_ms),
+                *dice.pick(&["wal", "messages"]),
+            )),
+            false => None,
         };
         Self {
             seed,
@@ -75,10 +94,14 @@ impl Plan {
             clients: dice.between(3, 6) as usize,
             storm_ms,
             pause_ms: *dice.pick(&[10, 30, 80]),
-            calm_ms: *dice.pick(&[100, 300, 800]),
+            calm_ms: *dice.pick(&calm_ms),
+            tick_ms: *dice.pick(&[20, 100]),
             segment_bytes: *dice.pick(&[8, 32, 128]) * 1024,
             checkpoint_ms: *dice.pick(&[50, 200, 1_000]),
             sync_us: *dice.pick(&[(50, 300), (200, 2_000), (1_000, 20_000)]),
+            down_ms,
+            flip,
+            padding: *dice.pick(&[0, 0, 0, 100, 3_000]),
         }
     }
 }

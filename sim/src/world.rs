@@ -111,7 +111,9 @@ pub(crate) enum Event {
         client: usize,
         conn: u64,
     },
+    Stopped(NodeId, u64),
     Fault,
+    Flip,
     /// A fault that lasts ends.
     Mend(NodeId),
 }
@@ -155,7 +157,7 @@ impl World {
             net: Net::default(),
             nodes,
             clients,
-            oracle: Oracle::default(),
+            oracle: Oracle::new(plan.padding),
             leaders: BTreeMap::new(),
             failure: None,
             dice: Dice::new(seed, "faults"),
@@ -174,6 +176,9 @@ impl World {
             world.after_us(1_000, Event::Act(client));
         }
         world.after_us(0, Event::Fault);
+        if let Some((ms, _)) = world.plan.flip {
+            world.after_us(ms * 1_000, Event::Flip);
+        }
         world
     }
 
@@ -278,7 +283,9 @@ impl World {
                 result,
             } => self.answer(client, conn, op, result),
             Event::Disconnected { client, conn } => self.disconnected(client, conn),
+            Event::Stopped(id, life) if self.lives(id, life) => self.kill(id),
             Event::Fault => self.fault(),
+            Event::Flip => self.flip(),
             Event::Mend(id) => self.mend(id),
             // Of a process that is gone.
             Event::ShardTimer(..)
@@ -289,6 +296,7 @@ impl World {
             | Event::Checkpoint(..)
             | Event::Flushed(..)
             | Event::ReadLog(..)
+            | Event::Stopped(..)
             | Event::Read { .. }
             | Event::Deliver { .. }
             | Event::LinkBroken { .. } => {}
@@ -357,10 +365,16 @@ impl World {
             request,
             retry,
         } = attempt;
-        self.note(format_args!(
-            "client {client}.{op} at {} {request:?}",
-            conn.node
-        ));
+        let node = conn.node;
+        match &request {
+            Request::Send(send) => self.note(format_args!(
+                "client {client}.{op} at {node} sends {:?} number {:?} bytes {}",
+                send.channel,
+                send.client_msg_no,
+                send.payload.len()
+            )),
+            other => self.note(format_args!("client {client}.{op} at {node} {other:?}")),
+        }
         let origin = Origin::Client {
             client,
             conn: conn.number,

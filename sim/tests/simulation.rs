@@ -3,7 +3,7 @@
 use wk_sim::{Plant, Report, Scenario, run};
 
 /// Seeds of each scenario in the test suite; `make sim` plays more.
-const SEEDS: u64 = 30;
+const SEEDS: u64 = 20;
 /// A planted bug must show within so many.
 const PLANT_SEEDS: u64 = 200;
 
@@ -35,12 +35,12 @@ fn is_found(plant: Plant, scenario: Scenario) {
 
 #[test]
 fn one_node_keeps_its_promises() {
-    passes(Scenario::OneNode, 1_500);
+    passes(Scenario::OneNode, 1_000);
 }
 
 #[test]
 fn three_nodes_keep_their_promises() {
-    passes(Scenario::ThreeNodes, 1_000);
+    passes(Scenario::ThreeNodes, 800);
 }
 
 #[test]

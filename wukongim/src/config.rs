@@ -109,6 +109,20 @@ impl Given {
         }
     }
 
+    /// v2 takes any word for a mode; one it does not know deserves a remark.
+    pub fn check_mode(&mut self) {
+        const KNOWN: [&str; 4] = ["release", "debug", "test", "bench"];
+        if let Some(Entry { value, source }) = self.get("mode")
+            && !KNOWN.contains(&value.as_str())
+        {
+            let remark = format!(
+                "{source}: unknown mode \"{value}\" is taken for release; known are {}",
+                KNOWN.join(", ")
+            );
+            self.warnings.push(remark);
+        }
+    }
+
     /// What was given for a key; `None` = the default applies. An empty text counts as not given, as in v2.
     pub fn get(&self, name: &str) -> Option<&Entry> {
         debug_assert!(find(name).is_some(), "{name} is in the table");
@@ -124,6 +138,12 @@ impl Given {
     fn take_file(&mut self, path: &str, text: &str) -> Result<(), ConfigError> {
         let root: serde_yaml_ng::Value =
             serde_yaml_ng::from_str(text).map_err(|e| ConfigError(format!("{path}: {e}")))?;
+        // An empty file, or one of comments alone, says nothing.
+        if !(root.is_mapping() || root.is_null()) {
+            return Err(ConfigError(format!(
+                "{path}: lines of the form \"key: value\" are expected"
+            )));
+        }
         let mut flat = Vec::new();
         value::flatten("", &root, &mut flat);
         for (name, value) in flat {

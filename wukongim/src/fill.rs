@@ -19,6 +19,7 @@ use wk_server::Node;
 use wk_store::slot::Dir;
 
 use crate::config::{Given, Settings};
+use crate::descriptors::Shares;
 use crate::run::node_config;
 
 /// Calls in flight; the node batches what is there at the same time.
@@ -82,7 +83,7 @@ async fn start(args: &Args) -> Result<Node> {
     let mut given = Given::default();
     let dir = args.data.to_str().context("--data is not valid text")?;
     given.set_flag("dataDir", "--data", dir);
-    let mut config = node_config(&Settings::new(&given)?);
+    let mut config = node_config(&Settings::new(&given)?, &Shares::claim());
     config.listen.tcp = None;
     config.listen.ws = None;
     let node = Node::start(config).await?;

@@ -3,6 +3,7 @@
 mod bench;
 mod chat;
 mod config;
+mod descriptors;
 mod fill;
 mod http_client;
 mod run;
@@ -136,6 +137,7 @@ fn load(cli: &Cli) -> Result<(Given, Settings), Failure> {
     if let Some(mode) = &cli.mode {
         given.set_flag("mode", "--mode", mode);
     }
+    given.check_mode();
     if cli.strict
         && let Some(warning) = given.warnings.first()
     {

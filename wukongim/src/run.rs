@@ -1,16 +1,18 @@
 //! One node: from settings to parts, until a signal.
 
+use std::io::{IsTerminal as _, Write as _};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use wk_edge::http::{Addresses, ApiConfig, Build};
 use wk_proto::{NodeId, Uid};
 use wk_server::{ClusterConfig, ListenConfig, Node, NodeConfig, StartError};
 
 use crate::config::{Effect, Given, Settings};
+use crate::descriptors::Shares;
 use crate::secrets::{Loaded, Secrets};
 use crate::{EXIT_CONFIG, Failure};
 
@@ -21,11 +23,18 @@ pub fn run(given: &Given, settings: Settings) -> Result<ExitCode, Failure> {
     for line in notices(given, &settings) {
         tracing::warn!("{line}");
     }
+    let shares = Shares::claim();
+    if let Some(line) = shares.notice(settings.connections_max) {
+        tracing::warn!("{line}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(Failure::runtime)?;
-    runtime.block_on(serve(settings, started))
+    let ended = runtime.block_on(serve(settings, shares, started));
+    // Not waiting for a directory that is still being opened: it recovers at the next start as after any other end.
+    runtime.shutdown_background();
+    ended
 }
 
 /// What an operator should hear before the start: keys without effect, and everything that is open to the network.
@@ -64,19 +73,42 @@ pub fn notices(given: &Given, settings: &Settings) -> Vec<String> {
     lines
 }
 
-async fn serve(settings: Settings, started: Instant) -> Result<ExitCode, Failure> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::runtime)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::runtime)?;
+/// What ends a node on purpose.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
 
-    let node = Node::start(node_config(&settings))
-        .await
-        .map_err(start_failure)?;
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        let listen = |kind| signal(kind).map_err(Failure::runtime);
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+async fn serve(settings: Settings, shares: Shares, started: Instant) -> Result<ExitCode, Failure> {
+    let mut signals = Signals::listen()?;
+    let node = tokio::select! {
+        node = Node::start(node_config(&settings, &shares)) => node.map_err(|e| start_failure(&settings, e))?,
+        // Recovery can take a while; nothing was accepted yet.
+        () = signals.next() => return Ok(ExitCode::SUCCESS),
+    };
     let secrets =
-        Secrets::load_or_create(&settings.data_dir.join("wukongim")).map_err(Failure::runtime)?;
+        Secrets::load_or_create(&settings.data_dir.join("wukongim")).map_err(secrets_failure)?;
     let (stop_api, stopping) = tokio::sync::oneshot::channel::<()>();
     let api = wk_edge::http::serve(
         node.clone(),
-        api_config(&settings, &node, &secrets),
+        api_config(&settings, &shares, &node, &secrets),
         async {
             let _ = stopping.await;
         },
@@ -84,7 +116,7 @@ async fn serve(settings: Settings, started: Instant) -> Result<ExitCode, Failure
     .await
     .map_err(|e| {
         Failure::runtime(format!(
-            "cannot listen on {} (httpAddr): {e}",
+            "cannot listen on {}: {e} (httpAddr)",
             settings.http_addr
         ))
     })?;
@@ -92,8 +124,7 @@ async fn serve(settings: Settings, started: Instant) -> Result<ExitCode, Failure
     greet(&settings, &node, api.addr(), &secrets, started);
 
     let failed = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
+        () = signals.next() => None,
         why = node.failed() => Some(why),
     };
     if failed.is_none() {
@@ -102,7 +133,9 @@ async fn serve(settings: Settings, started: Instant) -> Result<ExitCode, Failure
     let _ = stop_api.send(());
     tokio::join!(api.stopped(), node.stop());
     match failed {
-        Some(why) => Err(Failure::runtime(why)),
+        Some(why) => Err(Failure::runtime(format!(
+            "{why}; nothing acknowledged is lost, start it again when the cause is gone"
+        ))),
         None => Ok(ExitCode::SUCCESS),
     }
 }
@@ -118,7 +151,7 @@ async fn wait_ready(node: &Node) {
 }
 
 /// What a node runs with.
-pub fn node_config(settings: &Settings) -> NodeConfig {
+pub fn node_config(settings: &Settings, shares: &Shares) -> NodeConfig {
     let mut policy = wk_chat::Policy::new();
     policy.token_auth = settings.token_auth;
     policy.manager_uid = Uid::trusted(&settings.manager_uid);
@@ -151,18 +184,16 @@ pub fn node_config(settings: &Settings) -> NodeConfig {
         },
         shards: settings.shards,
         connections_max: match settings.connections_max {
-            0 => CONNECTIONS_MAX,
-            given => given,
+            0 => shares.clients,
+            given => given.min(shares.clients),
         },
     }
 }
 
 /// Wire-protocol 11.1: until the first complete frame.
 const HANDSHAKE_MS: u64 = 2_000;
-/// Without a configured bound: what one process of this design holds (H18); descriptors usually end earlier.
-const CONNECTIONS_MAX: usize = 1_000_000;
 
-fn api_config(settings: &Settings, node: &Node, secrets: &Loaded) -> ApiConfig {
+fn api_config(settings: &Settings, shares: &Shares, node: &Node, secrets: &Loaded) -> ApiConfig {
     let listening = node.listening();
     let external = &settings.external;
     let host = if external.ip.is_empty() {
@@ -183,6 +214,7 @@ fn api_config(settings: &Settings, node: &Node, secrets: &Loaded) -> ApiConfig {
         .to_owned();
     config.api_token = secrets.secrets.api_token.clone();
     config.open_to_network = settings.api_open;
+    config.connections_max = shares.api;
     config.mode = if settings.release { "release" } else { "debug" }.to_owned();
     config.addresses = Addresses {
         tcp: derive(&external.tcp_addr, "", listening.tcp.map(|a| a.port())),
@@ -217,15 +249,33 @@ fn own_address() -> IpAddr {
     probe().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST))
 }
 
-fn start_failure(error: StartError) -> Failure {
-    let code = if matches!(error, StartError::Directory(_) | StartError::Cluster(_)) {
-        EXIT_CONFIG
-    } else {
-        1
-    };
+fn start_failure(settings: &Settings, error: StartError) -> Failure {
+    match &error {
+        StartError::Directory(_) | StartError::Cluster(_) => Failure {
+            message: error.to_string(),
+            code: EXIT_CONFIG,
+        },
+        StartError::Listen { addr, .. } => {
+            let cluster = settings.cluster.as_ref().map(|cluster| cluster.addr);
+            let key = if Some(*addr) == settings.addr {
+                "addr"
+            } else if Some(*addr) == cluster {
+                "cluster.addr"
+            } else {
+                "wsAddr"
+            };
+            Failure::runtime(format!("{error} ({key})"))
+        }
+        StartError::Store(_) | StartError::System(_) => Failure::runtime(error),
+    }
+}
+
+/// A damaged file stays damaged; the system may be in a better mood later.
+fn secrets_failure(error: anyhow::Error) -> Failure {
+    let is_damaged = error.downcast_ref::<serde_json::Error>().is_some();
     Failure {
-        message: error.to_string(),
-        code,
+        message: format!("{error:#}"),
+        code: if is_damaged { EXIT_CONFIG } else { 1 },
     }
 }
 
@@ -243,11 +293,24 @@ fn start_log(settings: &Settings) {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .try_init();
 }
 
 /// The first lines an operator reads: where everything is, and one thing to try.
 fn greet(settings: &Settings, node: &Node, api: SocketAddr, secrets: &Loaded, started: Instant) {
+    let text = greeting(settings, node, api, secrets, started);
+    // A reader that has gone (`| head`) or a full disk behind it is no reason not to serve.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn greeting(
+    settings: &Settings,
+    node: &Node,
+    api: SocketAddr,
+    secrets: &Loaded,
+    started: Instant,
+) -> String {
     let readiness = node.readiness();
     let state = if readiness.ready {
         format!("ready in {:.2} s", started.elapsed().as_secs_f64())
@@ -260,34 +323,27 @@ fn greet(settings: &Settings, node: &Node, api: SocketAddr, secrets: &Loaded, st
     };
     let data = settings.data_dir.join("wukongim");
     let data = std::fs::canonicalize(&data).unwrap_or(data);
-    println!(
-        "WuKongIM {} · node {} · {state}",
+    let mut text = format!(
+        "WuKongIM {} · node {} · {state}\n  clients   {}   {}\n  HTTP API  http://{api}\n  data      {}\n",
         env!("CARGO_PKG_VERSION"),
-        settings.node_id
-    );
-    println!(
-        "  clients   {}   {}",
+        settings.node_id,
         shown("tcp://", listening.tcp),
-        shown("ws://", listening.ws)
+        shown("ws://", listening.ws),
+        data.display()
     );
-    println!("  HTTP API  http://{api}");
-    println!("  data      {}", data.display());
     if secrets.fresh {
-        println!(
-            "  manager   user admin, password {}",
-            secrets.secrets.manager_password
-        );
-        println!(
-            "  API token {}   (header \"token\", for requests from other machines)",
-            secrets.secrets.api_token
-        );
-        println!(
-            "            both are shown this once and kept in {}",
+        let made = &secrets.secrets;
+        text += &format!(
+            "  manager   user admin, password {}\n  API token {}   (header \"token\", for requests from other machines)\n            \
+             both are shown this once and kept in {}\n",
+            made.manager_password,
+            made.api_token,
             secrets.path.display()
         );
     }
     let port = api.port();
-    println!(
-        "  try       curl http://127.0.0.1:{port}/message/send -d '{{\"from_uid\":\"alice\",\"channel_id\":\"bob\",\"channel_type\":1,\"payload\":\"aGVsbG8=\"}}'"
+    text += &format!(
+        "  try       curl http://127.0.0.1:{port}/message/send -d '{{\"from_uid\":\"alice\",\"channel_id\":\"bob\",\"channel_type\":1,\"payload\":\"aGVsbG8=\"}}'\n"
     );
+    text
 }

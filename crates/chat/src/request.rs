@@ -54,7 +54,10 @@ impl Request {
         /// A request without its payload: enum, texts, map entries.
         const FIXED: usize = 512;
         match self {
-            Self::Send(s) => FIXED + s.payload.len(),
+            Self::Send(s) => {
+                let texts = s.client_msg_no.len() + s.topic.len() + s.stream_no.len();
+                FIXED + s.payload.len() + texts
+            }
             Self::Admit(_) | Self::Query(_) => FIXED,
             // At most UIDS_PER_WRITE_MAX uids of typical length.
             Self::Write(_) => 8 * FIXED,

@@ -47,6 +47,9 @@ pub struct Call {
 pub struct RouterLimits {
     /// Calls neither answered nor given up.
     pub calls_max: usize,
+    /// Bytes of all calls (H30). Above it only calls of at most [`SMALL_BYTES`] are taken: a flood of large messages must not shut
+    /// out logins and queries, and those are bounded by their number.
+    pub bytes_max: usize,
     /// Bytes sent to one group and not resolved; above it calls wait here, in order, so that a leader need not refuse them
     /// one by one (which could invert a lane).
     pub group_bytes_max: usize,
@@ -56,6 +59,7 @@ impl Default for RouterLimits {
     fn default() -> Self {
         Self {
             calls_max: 200_000,
+            bytes_max: 256 * 1024 * 1024,
             group_bytes_max: 4 * 1024 * 1024,
         }
     }
@@ -83,6 +87,8 @@ struct Pending<O> {
     lane: Option<LaneId>,
     state: State,
     cost: usize,
+    /// An earlier attempt may have had its effect: that nothing was sent can no longer be said.
+    maybe: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +125,8 @@ struct GroupState {
     parked: VecDeque<Ticket>,
     /// Lanes with something that waits.
     parked_lanes: VecDeque<LaneId>,
+    /// Whose turn it was last.
+    singles_first: bool,
 }
 
 /// See the module. `O` names the caller: a connection and its ticket, an API request, an outbox row.
@@ -129,6 +137,8 @@ pub struct Router<O> {
     limits: RouterLimits,
     next_ticket: u64,
     calls: Map<Ticket, Pending<O>>,
+    /// Cost of all `calls`.
+    bytes: usize,
     lanes: Map<(LaneId, GroupId), Lane>,
     groups: Vec<GroupState>,
     /// Nodes without a link: what they lead is as good as led by nobody.
@@ -138,6 +148,9 @@ pub struct Router<O> {
     deadlines: VecDeque<(Mono, Ticket)>,
     out: Vec<RouterOut<O>>,
 }
+
+/// What a call costs that is taken whatever the others weigh: logins, queries, writes, short messages.
+pub const SMALL_BYTES: usize = 4 * 1024;
 
 /// How long a group whose leader just refused is left alone.
 const RETRY_AFTER_MS: u64 = 10;
@@ -151,6 +164,7 @@ impl<O: Copy> Router<O> {
             limits,
             next_ticket: 1,
             calls: Map::default(),
+            bytes: 0,
             lanes: Map::default(),
             groups: (0..=slot_count).map(|_| GroupState::default()).collect(),
             cut_off: BTreeSet::new(),
@@ -167,13 +181,16 @@ impl<O: Copy> Router<O> {
     /// Takes a call. With a `lane`, its order among the lane's calls to the same group is kept. At the bound the call comes back:
     /// nothing was done, the caller answers "busy".
     pub fn submit(&mut self, lane: Option<LaneId>, origin: O, call: Call) -> Result<(), Call> {
-        if self.calls.len() >= self.limits.calls_max {
+        let cost = call.request.cost();
+        let is_full = self.calls.len() >= self.limits.calls_max;
+        let is_heavy = self.bytes + cost > self.limits.bytes_max && cost > SMALL_BYTES;
+        if is_full || is_heavy {
             return Err(call);
         }
+        self.bytes += cost;
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         let group = call.request.group(self.slot_count);
-        let cost = call.request.cost();
         self.deadlines.push_back((call.deadline, ticket));
         self.calls.insert(
             ticket,
@@ -184,6 +201,7 @@ impl<O: Copy> Router<O> {
                 lane,
                 state: State::Waiting,
                 cost,
+                maybe: false,
             },
         );
         match lane {
@@ -242,6 +260,7 @@ impl<O: Copy> Router<O> {
             return;
         };
         let (lane, group) = (pending.lane, pending.group);
+        pending.maybe |= matches!(result, Err(CallError::Unknown(_)));
         let again = may_retry(pending.call.retry, &result) && now < pending.call.deadline;
         if again {
             pending.state = State::Waiting;
@@ -354,20 +373,46 @@ impl<O: Copy> Router<O> {
         }
     }
 
-    /// Lets everything that waits for this group try again.
+    /// Lets everything that waits for this group try again. Lanes and single calls come first in turn: whoever sends much would
+    /// otherwise keep the others waiting for good.
     fn release(&mut self, group: GroupId) {
         let state = &mut self.groups[index(group)];
+        state.singles_first = !state.singles_first;
+        let singles_first = state.singles_first;
         let lanes = std::mem::take(&mut state.parked_lanes);
         let singles = std::mem::take(&mut state.parked);
-        for lane in lanes {
-            if let Some(entry) = self.lanes.get_mut(&(lane, group)) {
-                entry.parked = false;
-                self.advance_lane(lane, group);
-            }
+        if singles_first {
+            self.release_singles(singles, group);
+            self.release_lanes(lanes, group);
+        } else {
+            self.release_lanes(lanes, group);
+            self.release_singles(singles, group);
         }
+    }
+
+    fn release_singles(&mut self, singles: VecDeque<Ticket>, group: GroupId) {
         for ticket in singles {
             self.advance_single(ticket, group);
         }
+    }
+
+    /// Lanes that got something and want more go to the back.
+    fn release_lanes(&mut self, lanes: VecDeque<LaneId>, group: GroupId) {
+        let mut served = VecDeque::new();
+        for lane in lanes {
+            let Some(entry) = self.lanes.get_mut(&(lane, group)) else {
+                continue;
+            };
+            entry.parked = false;
+            let before = entry.sent;
+            self.advance_lane(lane, group);
+            let entry = self.lanes.get(&(lane, group));
+            if entry.is_some_and(|e| e.parked && e.sent > before) {
+                self.groups[index(group)].parked_lanes.pop_back();
+                served.push_back(lane);
+            }
+        }
+        self.groups[index(group)].parked_lanes.append(&mut served);
     }
 
     fn expire(&mut self, now: Mono) {
@@ -400,6 +445,7 @@ impl<O: Copy> Router<O> {
         let Some(pending) = self.calls.remove(&ticket) else {
             return;
         };
+        self.bytes -= pending.cost;
         if let Some(entry) = pending
             .lane
             .and_then(|l| self.lanes.get_mut(&(l, pending.group)))
@@ -417,6 +463,10 @@ impl<O: Copy> Router<O> {
         {
             self.deadlines.pop_front();
         }
+        let result = match result {
+            Err(CallError::NotSent(why)) if pending.maybe => Err(CallError::Unknown(why)),
+            result => result,
+        };
         self.out.push(RouterOut::Done(pending.origin, result));
     }
 }
@@ -425,12 +475,14 @@ fn index(group: GroupId) -> usize {
     group.to_u32() as usize
 }
 
-/// Whether one more call may go out to this group now.
+/// Whether one more call may go out to this group now. Nobody overtakes those who wait.
 fn may_send(state: &GroupState, limits: &RouterLimits, cut_off: &BTreeSet<NodeId>) -> bool {
-    let reachable = state
+    let is_reachable = state
         .leader
         .is_some_and(|leader| !cut_off.contains(&leader));
-    reachable && state.retry_at.is_none() && state.bytes < limits.group_bytes_max
+    let is_open = is_reachable && state.retry_at.is_none();
+    let is_free = state.parked.is_empty() && state.parked_lanes.is_empty();
+    is_open && is_free && state.bytes < limits.group_bytes_max
 }
 
 fn send<O>(

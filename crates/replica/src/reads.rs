@@ -5,13 +5,14 @@
 
 use std::collections::VecDeque;
 
-use wk_chat::Request;
+use wk_chat::{Reply, Request};
 use wk_proto::Ticket;
 
 use crate::limits::READ_ROUNDS_MAX;
 
-/// A call that changes nothing, or is refused: true only if this replica still leads.
-pub(crate) type Read = (Ticket, Request);
+/// A call that changes nothing: its answer is true only if this replica still leads. With a reply, that is the answer: a refusal
+/// as of the state the call met in its turn. Were it decided anew, it could be accepted behind later calls of the same sender.
+pub(crate) type Read = (Ticket, Request, Option<Reply>);
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -94,11 +95,11 @@ mod tests {
     use wk_chat::Query;
 
     fn read(n: u64) -> Read {
-        (Ticket(n), Request::Query(Box::new(Query::SystemUids)))
+        (Ticket(n), Request::Query(Box::new(Query::SystemUids)), None)
     }
 
     fn tickets(reads: Vec<Read>) -> Vec<u64> {
-        reads.into_iter().map(|(t, _)| t.0).collect()
+        reads.into_iter().map(|(t, ..)| t.0).collect()
     }
 
     #[test]

@@ -32,3 +32,10 @@ impl Clock {
         WallMs(since.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)))
     }
 }
+
+/// CPU time this thread has used.
+pub(crate) fn thread_cpu() -> std::time::Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let (secs, nanos) = (time.tv_sec.cast_unsigned(), time.tv_nsec as u32);
+    std::time::Duration::new(secs, nanos)
+}

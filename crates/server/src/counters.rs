@@ -31,7 +31,10 @@ pub(crate) struct Totals {
     /// Messages appended, and metadata rows that became dirty in the same turns.
     pub(crate) appended: Count,
     pub(crate) rows_beside: Count,
+    /// Elapsed times of shard turns: what others wait for, preemption included.
     pub(crate) turns: Turns,
+    /// CPU times of the same turns: what they do.
+    pub(crate) turns_cpu: Turns,
 }
 
 impl Totals {

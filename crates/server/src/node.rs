@@ -114,6 +114,9 @@ pub struct Counters {
     /// Longest shard turn so far, µs, and the 99.9th percentile.
     pub shard_turn_us_max: u64,
     pub shard_turn_us_p999: u64,
+    /// The same in CPU time: without what other threads did meanwhile.
+    pub shard_turn_cpu_us_max: u64,
+    pub shard_turn_cpu_us_p999: u64,
     /// Metadata rows that became dirty in turns that appended messages, per message: near 0 unless the messages were the first of
     /// their pairs (H39).
     pub kv_rows_per_message: f64,
@@ -222,6 +225,8 @@ impl Node {
             fsyncs: totals.fsyncs.get(),
             shard_turn_us_max: totals.turns.max_us(),
             shard_turn_us_p999: totals.turns.quantile_us(999),
+            shard_turn_cpu_us_max: totals.turns_cpu.max_us(),
+            shard_turn_cpu_us_p999: totals.turns_cpu.quantile_us(999),
             kv_rows_per_message: totals.rows_per_message(),
         }
     }

@@ -15,6 +15,7 @@ use wk_proto::{ChannelKey, GroupId, MessageSeq, Mono, NodeId, Record, SessionRef
 use wk_replica::{After, Input, Output, PeerMessage, Shard, WalMark};
 use wk_store::{Frozen, View};
 
+use crate::clock::thread_cpu;
 use crate::delivery::{Job, Outgoing, is_pair, receives};
 use crate::hub::Wakes;
 use crate::limits::{BEAT_MS, CALL_MS, TURN_INPUTS_MAX, TURN_INPUTS_MIN, TURN_TARGET};
@@ -116,13 +117,15 @@ impl ShardThread {
             if found.closed && waiting.is_empty() {
                 return;
             }
-            let started = Instant::now();
+            let started = (Instant::now(), thread_cpu());
             self.take(found.durable, &mut waiting, pace.inputs);
             self.post(&mut turn);
             self.turn(&mut turn);
-            let took = started.elapsed();
-            self.parts.totals.turns.record(took);
-            pace.learn(took);
+            let worked = thread_cpu().saturating_sub(started.1);
+            self.parts.totals.turns.record(started.0.elapsed());
+            self.parts.totals.turns_cpu.record(worked);
+            // By its own work: being preempted is no reason for smaller batches.
+            pace.learn(worked);
         }
     }
 

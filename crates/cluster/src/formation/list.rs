@@ -287,3 +287,7 @@ impl fmt::Display for Pledge {
         )
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests;

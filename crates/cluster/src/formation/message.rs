@@ -356,3 +356,7 @@ struct RefuseOf {
     #[prost(string, tag = "2")]
     text: String,
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests;

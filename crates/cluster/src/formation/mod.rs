@@ -20,8 +20,10 @@ mod message;
 mod peers;
 mod phases;
 mod placement;
+mod readiness;
 mod report;
 mod state;
+mod talk;
 
 pub use list::{DEFAULT_PORT, ListError, ListHash, NodeList, Pledge};
 pub use machine::Formation;

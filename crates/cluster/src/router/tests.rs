@@ -114,6 +114,17 @@ fn an_unknown_outcome_is_retried_only_if_idempotent() {
 }
 
 #[test]
+fn after_an_unknown_attempt_nobody_is_told_that_nothing_was_sent() {
+    let mut h = Harness::new();
+    h.leader(1, 1);
+    h.submit(1, None, 5_000, Retry::IfIdempotent);
+    let out = h.take_out();
+    h.result(0, out[0].0, Err(CallError::Unknown(Why::Link)));
+    h.time(5_000);
+    assert_eq!(h.done, [(1, Err(CallError::Unknown(Why::Timeout)))]);
+}
+
+#[test]
 fn a_lane_sends_nothing_to_a_new_term_before_the_old_one_is_resolved() {
     let mut h = Harness::new();
     h.leader(1, 2);
@@ -158,6 +169,83 @@ fn the_bound_hands_the_call_back() {
     let mut router: Router<u32> = Router::new(NODE, 4, limits);
     assert!(router.submit(None, 1, call(1, Retry::Never)).is_ok());
     assert!(router.submit(None, 2, call(1, Retry::Never)).is_err());
+}
+
+fn message(bytes: usize) -> Call {
+    let send = wk_chat::SendRequest {
+        channel: wk_proto::ChannelKey::new(
+            wk_proto::ChannelId::trusted("c"),
+            wk_proto::ChannelType::GROUP,
+        ),
+        from: wk_proto::Uid::trusted("u"),
+        origin: wk_chat::request::Origin::Server,
+        flags: wk_proto::Flags(0),
+        setting: 0,
+        expire: 0,
+        client_msg_no: Arc::from("n"),
+        topic: Arc::from(""),
+        stream_no: Arc::from(""),
+        payload: vec![0; bytes].into(),
+        recipients: None,
+        receiver_allows_strangers: None,
+    };
+    Call {
+        request: Request::Send(Arc::new(send)),
+        ..call(1, Retry::Never)
+    }
+}
+
+/// A flood of large messages ends at the bound, and others still get in.
+#[test]
+fn bytes_are_bounded_and_small_calls_go_on() {
+    let limits = RouterLimits {
+        bytes_max: 100_000,
+        ..RouterLimits::default()
+    };
+    let mut router: Router<u32> = Router::new(NODE, 4, limits);
+    let taken = (0..100).take_while(|&n| router.submit(None, n, message(9_000)).is_ok());
+    assert_eq!(taken.count(), 10);
+    assert!(router.submit(None, 100, call(1, Retry::Never)).is_ok());
+    assert!(router.submit(None, 101, message(100)).is_ok());
+    // Room comes back with the end of calls, whatever it was.
+    router.on_timeout(Mono(0).plus_ms(2));
+    assert_eq!(router.in_flight(), 0);
+    assert!(router.submit(None, 102, message(99_000)).is_ok());
+    assert!(router.submit(None, 103, message(9_000)).is_err());
+}
+
+/// One lane that always wants more, one that wants a little, and a call without a lane: all get their turn.
+#[test]
+fn nobody_starves_behind_a_busy_lane() {
+    let limits = RouterLimits {
+        group_bytes_max: 1_024,
+        ..RouterLimits::default()
+    };
+    let mut h = Harness {
+        router: Router::new(NODE, 4, limits),
+        out: Vec::new(),
+        done: Vec::new(),
+    };
+    h.leader(1, 1);
+    for n in 0..10 {
+        h.submit(n, Some(1), 5_000, Retry::Never);
+    }
+    h.submit(100, Some(2), 5_000, Retry::Never);
+    h.submit(101, None, 5_000, Retry::Never);
+    let mut rounds = 0;
+    while !(h.done.iter().any(|(n, _)| *n == 100) && h.done.iter().any(|(n, _)| *n == 101)) {
+        rounds += 1;
+        assert!(rounds < 12, "{:?}", h.done);
+        let (ticket, _) = h.out.remove(0);
+        h.result(1, ticket, ok());
+        // The busy one has more at once, and the room just made.
+        h.submit(10 + rounds, Some(1), 5_000, Retry::Never);
+    }
+    while !h.out.is_empty() {
+        let (ticket, _) = h.out.remove(0);
+        h.result(1, ticket, ok());
+    }
+    assert_eq!(h.router.in_flight(), 0, "nobody is forgotten");
 }
 
 #[test]

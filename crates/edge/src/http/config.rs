@@ -2,6 +2,9 @@
 
 use std::net::SocketAddr;
 
+/// Sockets at a time, unless the process cannot have so many.
+const CONNECTIONS_MAX: usize = 10_000;
+
 /// Settings of the business API. [`ApiConfig::new`] gives v2's defaults.
 #[derive(Clone, Debug)]
 pub struct ApiConfig {
@@ -14,6 +17,8 @@ pub struct ApiConfig {
     pub api_token: String,
     /// Without a token, answer requests from the network too.
     pub open_to_network: bool,
+    /// Sockets at a time, at least 1; more wait in the kernel's queue.
+    pub connections_max: usize,
     /// `mode`: with `release` the documentation is not served.
     pub mode: String,
     /// What `/route` and `/varz` tell.
@@ -62,6 +67,7 @@ impl ApiConfig {
             manager_token: String::new(),
             api_token: String::new(),
             open_to_network: false,
+            connections_max: CONNECTIONS_MAX,
             mode: "release".to_owned(),
             addresses: Addresses::default(),
             manager_on: false,

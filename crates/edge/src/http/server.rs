@@ -31,8 +31,9 @@ use super::query::Params;
 use super::routes::{self, Route};
 use crate::service::{Backend, Service};
 
-/// Sockets at a time; more wait in the kernel's queue.
-const CONNECTIONS_MAX: u32 = 10_000;
+/// How long a new connection may say nothing; then it is closed. Shorter than [`HEAD_TIMEOUT`]: whoever opens one has something to
+/// ask, and connections that never do must not keep the others out.
+const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a request's head may take, and an idle connection live. Longer than the 90 s client pools usually keep one, so that the
 /// client closes first and never sends into a closing socket.
@@ -47,8 +48,8 @@ const BODIES_KIB_MAX: u32 = 256 * 1024;
 /// Bytes of a request's head; above it hyper answers 431.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// How long a stopping server waits for requests under way.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a stopping server waits for requests under way: the whole process has 5 s.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Pause after a failed accept (usually: out of file descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -84,7 +85,7 @@ impl Serving {
         self.addr
     }
 
-    /// Returns when the server has stopped: at most 5 s after the shutdown signal.
+    /// Returns when the server has stopped: at most 4 s after the shutdown signal.
     pub async fn stopped(self) {
         if let Err(error) = self.task.await {
             tracing::error!(%error, "the API's listener failed");
@@ -135,7 +136,8 @@ fn warn_if_open(config: &ApiConfig) {
 
 async fn accept(listener: TcpListener, app: Arc<App>, shutdown: impl Future<Output = ()>) {
     let router = router(&app);
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
+    let connections_max = u32::try_from(app.config.connections_max.max(1)).unwrap_or(u32::MAX);
+    let connections = Arc::new(Semaphore::new(connections_max as usize));
     let (draining, drain) = watch::channel(false);
     tokio::pin!(shutdown);
     loop {
@@ -165,7 +167,7 @@ async fn accept(listener: TcpListener, app: Arc<App>, shutdown: impl Future<Outp
     }
     drop(listener);
     draining.send_replace(true);
-    let all_closed = connections.acquire_many(CONNECTIONS_MAX);
+    let all_closed = connections.acquire_many(connections_max);
     if tokio::time::timeout(DRAIN_TIMEOUT, all_closed)
         .await
         .is_err()
@@ -183,6 +185,14 @@ async fn connection(
 ) {
     // Without it small answers wait for the client's delayed ACK. A socket that refuses is gone anyway.
     let _ = stream.set_nodelay(true);
+    let mut first = [0];
+    let speaks = tokio::select! {
+        peeked = tokio::time::timeout(FIRST_BYTE_TIMEOUT, stream.peek(&mut first)) => matches!(peeked, Ok(Ok(1))),
+        () = drained(&mut drain) => false,
+    };
+    if !speaks {
+        return;
+    }
     let service = service_fn(|request: Request<Incoming>| {
         let (app, router) = (app.clone(), router.clone());
         async move { Ok::<_, Infallible>(handle(&app, router, peer.ip(), request).await) }

@@ -19,6 +19,7 @@ use crate::limits::{
     ASK_WAIT_MS, ASKS_MAX, BATCH_COMMANDS_MAX, BATCHES_IN_FLIGHT_MAX, GROUP_CALLS_MAX,
     READS_WAITING_MAX, SWEEP_PERIOD_MS, TURN_CALLS_MAX,
 };
+use crate::reads::Read;
 use crate::shard::Output;
 
 /// Rules this build writes. Replicated per slot once there is a second version (H47).
@@ -49,7 +50,7 @@ impl Member {
             Request::Query(_) | Request::Admit(_) if self.reads.len() >= READS_WAITING_MAX => {
                 return Err(Why::Busy);
             }
-            Request::Query(_) | Request::Admit(_) => self.reads.push((ticket, request)),
+            Request::Query(_) | Request::Admit(_) => self.reads.push((ticket, request, None)),
             Request::Send(_) | Request::Write(_) if self.calls.len() >= GROUP_CALLS_MAX => {
                 return Err(Why::Busy);
             }
@@ -128,9 +129,10 @@ impl Member {
                     let caller = caller(ticket, &request);
                     self.draft_command(command, caller, time);
                 }
-                Verdict::Answer(_) | Verdict::Transient(..) => {
-                    self.read_or_busy(ticket, request, turn);
+                Verdict::Answer(refusal) => {
+                    self.read_or_busy((ticket, request, Some(refusal)), turn);
                 }
+                Verdict::Transient(..) => self.read_or_busy((ticket, request, None), turn),
                 Verdict::Ask(query) => self.ask(ticket, request, query, turn),
             }
         }
@@ -207,11 +209,11 @@ impl Member {
         Ok(verdict)
     }
 
-    fn read_or_busy(&mut self, ticket: Ticket, request: Request, turn: &mut Turn<'_>) {
+    fn read_or_busy(&mut self, read: Read, turn: &mut Turn<'_>) {
         if self.reads.len() >= READS_WAITING_MAX {
-            turn.reply(ticket, Err(CallError::NotSent(Why::Busy)));
+            turn.reply(read.0, Err(CallError::NotSent(Why::Busy)));
         } else {
-            self.reads.push((ticket, request));
+            self.reads.push(read);
         }
     }
 
@@ -256,8 +258,11 @@ impl Member {
             return Ok(());
         }
         let view = self.store.view();
-        while let Some((ticket, request)) = self.serving.pop_front() {
-            self.serve(ticket, request, &view, turn)?;
+        while let Some((ticket, request, refusal)) = self.serving.pop_front() {
+            match refusal {
+                Some(refusal) => turn.reply(ticket, Ok(refusal)),
+                None => self.serve(ticket, request, &view, turn)?,
+            }
         }
         Ok(())
     }
@@ -283,10 +288,11 @@ impl Member {
                 turn.reply(ticket, Ok(reply));
             }
             Verdict::Ask(query) => self.ask(ticket, request, query, turn),
-            // The state moved on since it was refused.
+            // Admissions and messages that are not stored never change the log.
             Verdict::Propose(_) => {
-                self.inflight_bytes += weight(&request);
-                self.calls.push_back((ticket, request));
+                return Err(Fault(
+                    "a call that changes nothing was to be proposed".into(),
+                ));
             }
         }
         Ok(())

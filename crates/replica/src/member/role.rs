@@ -109,7 +109,7 @@ impl Member {
             .flat_map(|d| &d.callers)
             .filter_map(Caller::ticket);
         let serving = std::mem::take(&mut self.serving);
-        let served = serving.iter().map(|(ticket, _)| *ticket);
+        let served = serving.iter().map(|(ticket, ..)| *ticket);
         for ticket in drafted.chain(served).chain(self.deciding.take()) {
             turn.reply(ticket, Err(faulty));
         }
@@ -144,7 +144,7 @@ impl Member {
             self.inflight_bytes = self.inflight_bytes.saturating_sub(decide::weight(&request));
             turn.reply(ticket, Err(error));
         }
-        for (ticket, _) in self.reads.take_all() {
+        for (ticket, ..) in self.reads.take_all() {
             turn.reply(ticket, Err(error));
         }
         for ticket in std::mem::take(&mut self.asks).into_keys() {

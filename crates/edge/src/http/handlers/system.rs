@@ -169,6 +169,10 @@ fn write_varz(o: &mut Json, app: &App, conns: &[ConnectionInfo]) {
     o.key("fsyncs").int(counters.fsyncs);
     o.key("shard_turn_us_max").int(counters.shard_turn_us_max);
     o.key("shard_turn_us_p999").int(counters.shard_turn_us_p999);
+    o.key("shard_turn_cpu_us_max")
+        .int(counters.shard_turn_cpu_us_max);
+    o.key("shard_turn_cpu_us_p999")
+        .int(counters.shard_turn_cpu_us_p999);
     o.key("kv_rows_per_message")
         .float(counters.kv_rows_per_message);
 }
