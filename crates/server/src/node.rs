@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use wk_chat::request::CallError;
 use wk_chat::{Policy, Reply, Request};
 use wk_cluster::Entry;
+use wk_cluster::formation::{LinkState, Reason, Report};
 use wk_proto::{ConnId, GroupId, NodeId, Uid, WallMs};
 
 use crate::hub::Conn;
@@ -237,17 +238,19 @@ impl Node {
         let groups = u32::from(parts.config.policy.slot_count) + 1;
         let offices = parts.offices();
         let now = parts.clock.now();
-        let is_led =
-            |group| offices.iter().any(|(led, _)| *led == group) || parts.mesh.is_led(group, now);
+        let is_led = |group| {
+            offices.iter().any(|(led, _)| *led == group) || parts.mesh.leader(group, now).is_some()
+        };
         let led = (0..groups).filter_map(GroupId::from_u32);
         let groups_led = led.filter(|group| is_led(*group)).count();
         let groups = groups as usize;
         let mut waiting_for = Vec::new();
-        if groups_led < groups {
-            waiting_for.push(format!("leaders of {} groups", groups - groups_led));
-            for (node, state) in parts.mesh.missing() {
-                waiting_for.push(format!("node {node}: {state}"));
+        match parts.former.report() {
+            Some(report) if !report.ready => waiting_for.extend(obstacles(&report)),
+            None if groups_led < groups => {
+                waiting_for.push(format!("leaders of {} groups", groups - groups_led));
             }
+            _ => {}
         }
         if !parts.rules.is_complete() {
             waiting_for.push("the list of system accounts".to_owned());
@@ -277,6 +280,11 @@ impl Node {
         self.parts().gate.failed().await
     }
 
+    /// How this node becomes, or became, part of its cluster (cluster 7.3); `None`: it is alone and has none.
+    pub fn formation(&self) -> Option<Report> {
+        self.parts().former.report()
+    }
+
     /// Current rules.
     pub fn policy(&self) -> Arc<Policy> {
         self.parts().rules.get()
@@ -304,6 +312,20 @@ impl Node {
     fn parts(&self) -> &Parts {
         &self.inner.parts
     }
+}
+
+/// What a formation waits for, and how its peers are.
+fn obstacles(report: &Report) -> Vec<String> {
+    let reason = report.reason.map_or("starting", Reason::name);
+    let mut texts = vec![format!("{reason}: {}", report.detail)];
+    for peer in &report.peers {
+        if matches!(peer.state, LinkState::Connected | LinkState::InSync) {
+            continue;
+        }
+        let why = peer.last_error.as_deref().unwrap_or_default();
+        texts.push(format!("node {}: {} {why}", peer.id, peer.state.name()));
+    }
+    texts
 }
 
 fn describe(conn: &Conn) -> ConnectionInfo {

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use wk_cluster::formation::Setup;
 use wk_proto::{GroupId, Term};
 
 use crate::clock::Clock;
 use crate::counters::Totals;
 use crate::delivery::{Delivery, Sender};
+use crate::former::Former;
 use crate::gate::Gate;
 use crate::hub::{Hub, WakeQueue};
 use crate::inbox::Inbox;
@@ -31,6 +33,7 @@ pub(crate) struct Parts {
     pub(crate) hub: Arc<Hub>,
     pub(crate) timers: Timers,
     pub(crate) mesh: Arc<Mesh>,
+    pub(crate) former: Former,
     pub(crate) presence: Arc<Presence>,
     pub(crate) rules: Rules,
     pub(crate) route: Arc<Route>,
@@ -44,7 +47,12 @@ pub(crate) struct Parts {
 
 impl Parts {
     /// Everything, at rest; and the queue of batches to wake.
-    pub(crate) fn new(config: NodeConfig, own: Own, shards: usize) -> (Self, WakeQueue) {
+    pub(crate) fn new(
+        config: NodeConfig,
+        own: Own,
+        setup: Option<Setup>,
+        shards: usize,
+    ) -> (Self, WakeQueue) {
         let clock = Clock::new();
         let peers = config.cluster.as_ref().map(|cluster| {
             let others = cluster.nodes.iter();
@@ -80,6 +88,7 @@ impl Parts {
             hub,
             timers: Timers::new(),
             mesh,
+            former: Former::new(setup, clock),
             presence,
             rules: Rules::new(config.policy.clone(), inboxes.clone()),
             route: Arc::new(route),

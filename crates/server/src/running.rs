@@ -18,6 +18,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
+use wk_cluster::formation::{Event, Hold};
 use wk_replica::Input;
 
 use crate::checkpoint_thread::Ask;
@@ -175,6 +176,7 @@ async fn hand_over(parts: &Parts) {
     if !parts.mesh.has_peers() {
         return;
     }
+    parts.former.tell(Event::Hold(Hold::Draining, true));
     drain(parts);
     let gone = timeout(Duration::from_millis(HAND_OVER_MS), async {
         while parts.statuses.iter().any(|s| s.led.load(Relaxed) > 0) {

@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use wk_chat::Effect;
 use wk_chat::request::{CallError, Why};
+use wk_cluster::formation::Event;
 use wk_proto::{ChannelKey, GroupId, MessageSeq, Mono, NodeId, Record, SessionRef, Term};
 use wk_replica::{After, Input, Output, PeerMessage, Shard, WalMark};
 use wk_store::{Frozen, View};
 
 use crate::clock::thread_cpu;
 use crate::delivery::{Job, Outgoing, is_pair, receives};
+use crate::former;
 use crate::hub::Wakes;
 use crate::limits::{BEAT_MS, CALL_MS, TURN_INPUTS_MAX, TURN_INPUTS_MIN, TURN_TARGET};
 use crate::parts::Parts;
@@ -300,8 +302,17 @@ impl ShardThread {
                 self.parts.rules.system_uids_are(&uids);
                 self.announce(turn, News::SystemUids(uids));
             }
-            // The shard itself asks for outbox rows to be delivered.
-            Effect::Outbox(..) | Effect::Control(_) => {}
+            Effect::Control(_) => self.tell_cluster(group),
+            // The shard itself asks for these to be delivered.
+            Effect::Outbox(..) => {}
+        }
+    }
+
+    fn tell_cluster(&self, control: GroupId) {
+        if let Some(view) = self.shard.view(control)
+            && let Some(cluster) = former::cluster_of(&view)
+        {
+            self.parts.former.tell(Event::Cluster(cluster));
         }
     }
 

@@ -6,9 +6,12 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
+use wk_chat::control::Secret;
 use wk_chat::{Answer, Query, Reply, Request};
-use wk_proto::{NodeId, ReplicaId};
+use wk_cluster::formation::{Held, ListError, NodeList, Pledge, Setup};
+use wk_proto::{GroupId, ReplicaId};
 use wk_replica::{Group, Shard, ShardConfig, membership};
 use wk_session::Transport;
 use wk_store::home::{Home, OnV2Data, Owner};
@@ -17,8 +20,10 @@ use wk_store::{Disk, Frozen, Recovered, ReplicaMeta, Store, Wal, WalOptions};
 use crate::checkpoint_thread::CheckpointThread;
 use crate::clock::Clock;
 use crate::delivery::Worker;
+use crate::former::{self, Founder};
 use crate::founding;
 use crate::gateway::{Gateway, accept_all, bind};
+use crate::held;
 use crate::hub::wake_all;
 use crate::limits::READ_THREADS;
 use crate::node::{ListenConfig, NodeConfig, StartError};
@@ -37,6 +42,8 @@ struct Opened {
     store: Store,
     wal: Wal,
     groups: Vec<Group>,
+    /// Without one, the node was founded alone.
+    setup: Option<Setup>,
 }
 
 /// Starts a node.
@@ -132,30 +139,18 @@ fn open_home(config: &NodeConfig) -> Result<Home, StartError> {
 }
 
 /// Opens what the disk holds; on an empty one, founds what the configuration says.
-fn open(config: &NodeConfig, mut home: Home, disk: Arc<dyn Disk>) -> Result<Opened, StartError> {
+fn open(config: &NodeConfig, home: Home, disk: Arc<dyn Disk>) -> Result<Opened, StartError> {
     let store = Store::open(disk.clone())?;
     let (wal, recovered) = Wal::open(disk.clone(), WalOptions::default())?;
     let slot_count = config.policy.slot_count;
-    let nodes = nodes(config);
-    let founding = founding::replicas(config.node, &nodes, slot_count);
     let mut replicas = store.replicas()?;
-    if replicas.is_empty() {
-        if nodes.len() > 1 {
-            // Before the replicas: what is bound to one list never becomes a part of another.
-            let cluster = founding::cluster_id(&nodes, slot_count);
-            let bound = home.bind_cluster(cluster);
-            bound.map_err(|error| StartError::Directory(error.to_string()))?;
-        }
-        store.create(&founding)?;
+    let held = held::load(&*disk).map_err(|error| StartError::Directory(error.to_string()))?;
+    let setup = setup(config, &home, held, !replicas.is_empty())?;
+    if replicas.is_empty() && setup.is_none() {
+        store.create(&founding::replicas(config.node, slot_count))?;
         replicas = store.replicas()?;
     }
-    let is_alone = home.identity().cluster_id.is_none();
-    if is_alone && nodes.len() > 1 {
-        tracing::warn!(
-            "this directory was founded as a cluster of one and stays that; the list of nodes has no effect"
-        );
-    }
-    if is_alone && replicas.len() != usize::from(slot_count) + 1 {
+    if setup.is_none() && replicas.len() != usize::from(slot_count) + 1 {
         return Err(StartError::Directory(format!(
             "{} holds {} slots, the configuration says {slot_count}; the number of slots is fixed when the cluster is founded",
             home.path().display(),
@@ -174,16 +169,56 @@ fn open(config: &NodeConfig, mut home: Home, disk: Arc<dyn Disk>) -> Result<Open
         store,
         wal,
         groups,
+        setup,
     })
 }
 
-/// The nodes of the list, ascending; at least this one.
-fn nodes(config: &NodeConfig) -> Vec<NodeId> {
-    match &config.cluster {
-        Some(cluster) => cluster.nodes.keys().copied().collect(),
-        None => vec![config.node],
+/// What a node with a list of nodes forms its cluster with; `None`: it is alone.
+fn setup(
+    config: &NodeConfig,
+    home: &Home,
+    held: Option<Held>,
+    has_replicas: bool,
+) -> Result<Option<Setup>, StartError> {
+    let Some(cluster) = &config.cluster else {
+        return match held {
+            None => Ok(None),
+            Some(_) => Err(StartError::Cluster(format!(
+                "{} is part of a cluster, and cluster.initNodes is empty",
+                home.path().display()
+            ))),
+        };
+    };
+    if held.is_none() && has_replicas {
+        return Err(StartError::Cluster(format!(
+            "{} was founded as a cluster of one, which cannot be joined by others yet; remove cluster.initNodes, or give this node another dataDir",
+            home.path().display()
+        )));
     }
+    let list = NodeList {
+        nodes: cluster.nodes.clone(),
+        warnings: Vec::new(),
+    };
+    let wrong = |error: ListError| StartError::Cluster(error.to_string());
+    let pledge = Pledge::new(&list, config.policy.slot_count, REPLICAS, REPLICAS).map_err(wrong)?;
+    Ok(Some(Setup {
+        node: config.node,
+        disk_uuid: home.identity().disk_uuid,
+        // Later starts are larger, as long as the clock is not set back by more than a start takes.
+        incarnation: Clock::new().wall().0,
+        held: held.unwrap_or_default(),
+        list,
+        pledge,
+        seed: None,
+        start_timeout_ms: None,
+        cluster_id: rand::random::<u128>().max(1),
+        secret: Secret(rand::random()),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }))
 }
+
+/// Replicas of a slot, or fewer if there are fewer nodes: v2's default.
+const REPLICAS: u16 = 3;
 
 fn own(config: &NodeConfig, home: &Home) -> Own {
     let secret = config.cluster.as_ref().and_then(|c| c.secret.as_ref());
@@ -196,7 +231,7 @@ fn own(config: &NodeConfig, home: &Home) -> Own {
     }
 }
 
-fn group(store: &Store, meta: ReplicaMeta, log: Recovered) -> Result<Group, StartError> {
+pub(crate) fn group(store: &Store, meta: ReplicaMeta, log: Recovered) -> Result<Group, StartError> {
     let voters = membership::decode(&meta.membership).ok_or_else(|| wk_store::Error::Corrupt {
         what: format!("membership of replica {}", meta.replica),
         why: "not what this version writes".to_owned(),
@@ -228,17 +263,29 @@ fn launch(config: NodeConfig, opened: Opened) -> Result<(Arc<Parts>, Running), S
         store,
         wal,
         groups,
+        setup,
     } = opened;
-    let shards = shard_count(config.shards, groups.len());
+    let shards = shard_count(config.shards, usize::from(config.policy.slot_count) + 1);
     let own = own(&config, &home);
-    let (parts, wakes) = Parts::new(config, own, shards);
+    let is_forming = setup.is_some();
+    let (parts, wakes) = Parts::new(config, own, setup, shards);
     let parts = Arc::new(parts);
     parts.wal.set_used(wal.usage().0);
     let (asks, asked) = mpsc::channel();
     let (frozen, froze) = mpsc::channel();
     let hurry = Arc::new(AtomicBool::new(false));
     // The lock of the directory: given up when the last thread that writes has ended.
-    let home = Arc::new(home);
+    let home = Arc::new(Mutex::new(home));
+    let store = Arc::new(store);
+    let control = groups.iter().find(|g| g.group == GroupId::Control);
+    let founder = Founder {
+        parts: parts.clone(),
+        store: store.clone(),
+        disk: disk.clone(),
+        home: home.clone(),
+        cluster: control.and_then(|g| former::cluster_of(&g.store.view())),
+        running: groups.iter().map(|g| g.replica).collect(),
+    };
     let mut running = Running::new(parts.clone(), asks, hurry.clone());
     for thread in shard_threads(&parts, groups, &frozen) {
         let name = format!("shard-{}", thread.number);
@@ -266,6 +313,9 @@ fn launch(config: NodeConfig, opened: Opened) -> Result<(Arc<Parts>, Running), S
         drop(home);
     })?;
     helpers(&parts, &mut running)?;
+    if is_forming {
+        running.task(founder.run());
+    }
     running.task(wake_all(wakes));
     running.task(timers::run(parts.clone()));
     running.task(route::run(parts.route.clone()));

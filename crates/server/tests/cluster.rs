@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use common::{Client, config, group, make_group, uid, until, write};
+use common::{Client, config, make_group, uid, until, write};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -273,7 +273,7 @@ async fn strangers_on_the_cluster_port_are_dropped_and_do_no_harm() {
         .nodes
         .insert(NodeId(2), listed.nodes[&NodeId(2)].clone());
     let stranger = Node::start(stranger).await.unwrap();
-    until(|| said_of_peer(&stranger, "foreign_cluster")).await;
+    until(|| said_of_peer(&stranger, "id_conflict")).await;
     let mut liar = others.remove(0);
     let config = liar.cluster.as_mut().unwrap();
     config.nodes = listed.nodes.clone();

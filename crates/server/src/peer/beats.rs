@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 use wk_cluster::Liveness;
 
+use crate::former;
 use crate::hub::Wakes;
 use crate::limits::BEAT_MS;
 use crate::parts::Parts;
@@ -38,6 +39,7 @@ fn beat(parts: &Parts) {
             peer.end.notify_waiters();
         }
     }
+    former::look(parts);
     let mut news = mesh.overdue(now);
     parts.route.report(&mut news, &mut wakes);
     parts.hub.wake(wakes);

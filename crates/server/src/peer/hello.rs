@@ -8,6 +8,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
+use wk_cluster::formation::LinkState;
 use wk_proto::NodeId;
 
 use super::frame::{self, Reader};
@@ -59,16 +60,40 @@ pub(crate) enum Refusal {
     /// Not in the list, the wrong one, or another directory than the one known for this node.
     #[error("id_conflict")]
     IdConflict,
+    /// For everything but forming a cluster the disk needs a seat in one first.
+    #[error("no_seat")]
+    NoSeat,
 }
 
 impl Refusal {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Malformed,
         Self::Version,
         Self::ForeignCluster,
         Self::Auth,
         Self::IdConflict,
+        Self::NoSeat,
     ];
+
+    /// As the formation report has it.
+    pub(super) fn state(self) -> LinkState {
+        match self {
+            Self::Malformed | Self::NoSeat => LinkState::Unreachable,
+            Self::Version => LinkState::VersionMismatch,
+            Self::ForeignCluster => LinkState::ForeignCluster,
+            Self::Auth => LinkState::AuthFailed,
+            Self::IdConflict => LinkState::IdConflict,
+        }
+    }
+
+    pub(super) fn of(state: &LinkState) -> Self {
+        match state {
+            LinkState::ForeignCluster => Self::ForeignCluster,
+            LinkState::AuthFailed => Self::Auth,
+            LinkState::VersionMismatch => Self::Version,
+            _ => Self::IdConflict,
+        }
+    }
 
     pub(super) fn encode(self) -> Bytes {
         frame::encode(REFUSAL, 1, |out| out.put_u8(self as u8))
@@ -85,7 +110,7 @@ impl Refusal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hello {
     pub(crate) purpose: Purpose,
-    /// The cluster's id, or, before there is one, the hash of the list of nodes.
+    /// The cluster's id; 0 before there is one, or before the process knew of it.
     pub(crate) cluster: u128,
     pub(crate) node: NodeId,
     /// Which node it wants to talk to.

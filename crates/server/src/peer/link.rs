@@ -13,14 +13,14 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
+use wk_cluster::formation::{Admission, LinkState};
 use wk_proto::NodeId;
 
 use super::frame::{self, BODY_BYTES_MAX, Frame, HELLO_BYTES_MAX};
 use super::hello::{self, CHALLENGE, HELLO, Hello, Nonce, Purpose, REFUSAL, Refusal};
-use super::mesh::LinkState;
 use super::message::Message;
 use super::outbox::{LinkId, Outbox};
-use super::receive::{self, Intake};
+use super::receive::{self, Intake, Met};
 use crate::limits::{
     ACCEPT_PAUSE_MS, DIAL_PAUSE_MS_MAX, DIAL_PAUSE_MS_MIN, DIAL_WAIT_MS, HELLO_WAIT_MS,
     PEER_SOCKETS_MAX, READ_BYTES_MAX,
@@ -32,8 +32,11 @@ pub(crate) async fn dial(parts: Arc<Parts>, node: NodeId, purpose: Purpose) {
     let mut pause = DIAL_PAUSE_MS_MIN;
     loop {
         let started = Instant::now();
-        if let Err(state) = attempt(&parts, node, purpose).await {
-            parts.mesh.set_state(node, state);
+        if let Err(failed) = attempt(&parts, node, purpose).await
+            && purpose == Purpose::Calls
+        {
+            let Failed(state, error) = failed;
+            receive::linked(&parts, node, state, Some(error));
         }
         let lasted = started.elapsed() > Duration::from_millis(2 * DIAL_WAIT_MS);
         pause = if lasted {
@@ -43,68 +46,89 @@ pub(crate) async fn dial(parts: Arc<Parts>, node: NodeId, purpose: Purpose) {
         };
         // All nodes may have lost the same peer at the same moment.
         let jittered = rand::random_range(pause / 2..=pause);
-        sleep(Duration::from_millis(jittered)).await;
+        let Some(peer) = parts.mesh.peer(node) else {
+            return;
+        };
+        let _ = timeout(Duration::from_millis(jittered), peer.retry.notified()).await;
+    }
+}
+
+/// Why there is no connection.
+struct Failed(LinkState, String);
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        let state = match error.kind() {
+            io::ErrorKind::ConnectionRefused => LinkState::Refused,
+            _ => LinkState::Unreachable,
+        };
+        Self(state, error.to_string())
+    }
+}
+
+impl From<Refusal> for Failed {
+    fn from(refusal: Refusal) -> Self {
+        Self(refusal.state(), refusal.to_string())
     }
 }
 
 /// One connection from its beginning to its end.
-async fn attempt(parts: &Parts, node: NodeId, purpose: Purpose) -> Result<(), LinkState> {
+async fn attempt(parts: &Parts, node: NodeId, purpose: Purpose) -> Result<(), Failed> {
     let Some(peer) = parts.mesh.peer(node) else {
         return Ok(());
     };
     let addresses = lookup_host(&*peer.addr).await;
-    let addresses = addresses.map_err(|_| LinkState::DnsFailed)?;
+    let unknown = |error: io::Error| Failed(LinkState::DnsFailed, error.to_string());
+    let addresses = addresses.map_err(unknown)?;
     let mut socket = connect(addresses.collect()).await?;
     let introduced = timeout(
         Duration::from_millis(HELLO_WAIT_MS),
         introduce(parts, node, purpose, &mut socket),
     );
-    let (is_new, read) = introduced.await.map_err(|_| LinkState::Unreachable)??;
-    run(parts, node, purpose, is_new, socket, read).await;
+    let silent = |_| Failed::from(io::Error::from(io::ErrorKind::TimedOut));
+    let (met, read) = introduced.await.map_err(silent)??;
+    run(parts, node, purpose, met, socket, read).await;
     Ok(())
 }
 
-async fn connect(addresses: Vec<SocketAddr>) -> Result<TcpStream, LinkState> {
-    let mut state = LinkState::DnsFailed;
+async fn connect(addresses: Vec<SocketAddr>) -> Result<TcpStream, Failed> {
+    let mut failed = Failed(LinkState::DnsFailed, "the name has no address".to_owned());
     for address in addresses {
         let wait = Duration::from_millis(DIAL_WAIT_MS);
-        state = match timeout(wait, TcpStream::connect(address)).await {
+        failed = match timeout(wait, TcpStream::connect(address)).await {
             Ok(Ok(socket)) => return Ok(socket),
-            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                LinkState::Refused
-            }
-            _ => LinkState::Unreachable,
+            Ok(Err(error)) => error.into(),
+            Err(_) => io::Error::from(io::ErrorKind::TimedOut).into(),
         };
     }
-    Err(state)
+    Err(failed)
 }
 
-/// The dialling side. Returns whether the peer's process is a new one, and what came after its hello.
+/// The dialling side. Returns whom it met, and what came after the hello.
 async fn introduce(
     parts: &Parts,
     node: NodeId,
     purpose: Purpose,
     socket: &mut TcpStream,
-) -> Result<(bool, BytesMut), LinkState> {
-    let lost = |_| LinkState::Unreachable;
+) -> Result<(Met, BytesMut), Failed> {
     let own = &parts.mesh.own;
     let mut read = BytesMut::new();
-    let challenge = expect(socket, &mut read).await.map_err(lost)?;
+    let challenge = expect(socket, &mut read).await?;
     let seen = (challenge.kind == CHALLENGE)
         .then(|| hello::read_challenge(challenge.body))
         .flatten()
-        .ok_or(LinkState::Rejected(Refusal::Malformed))?;
+        .ok_or(Refusal::Malformed)?;
     let said = greeting(parts, node, purpose);
     let frame = said.encode(&seen, own.secret.as_deref());
-    socket.write_all(&frame).await.map_err(lost)?;
-    let answer = expect(socket, &mut read).await.map_err(lost)?;
-    let is_new = match answer.kind {
+    socket.write_all(&frame).await?;
+    let answer = expect(socket, &mut read).await?;
+    let met = match answer.kind {
         HELLO => Hello::decode(answer.body, &said.nonce, own.secret.as_deref())
             .and_then(|hello| check(parts, &hello, Some((node, purpose)))),
         REFUSAL => Err(Refusal::decode(answer.body)),
         _ => Err(Refusal::Malformed),
     };
-    Ok((is_new.map_err(LinkState::Rejected)?, read))
+    Ok((met?, read))
 }
 
 fn greeting(parts: &Parts, to: NodeId, purpose: Purpose) -> Hello {
@@ -120,22 +144,33 @@ fn greeting(parts: &Parts, to: NodeId, purpose: Purpose) -> Hello {
     }
 }
 
-/// Whether this is a node of ours; `expected`: the one that was dialled.
+/// Whether this is a node of ours, and for what; `expected`: the one that was dialled.
 fn check(
     parts: &Parts,
     hello: &Hello,
     expected: Option<(NodeId, Purpose)>,
-) -> Result<bool, Refusal> {
+) -> Result<Met, Refusal> {
     let mesh = &parts.mesh;
-    if hello.cluster != mesh.own.cluster {
+    let clusters = [hello.cluster, mesh.own.cluster];
+    if clusters[0] != clusters[1] && !clusters.contains(&0) {
         return Err(Refusal::ForeignCluster);
     }
     let is_expected = expected.is_none_or(|known| known == (hello.node, hello.purpose));
     if hello.to != mesh.own.node || !is_expected {
         return Err(Refusal::IdConflict);
     }
+    let is_full = match parts.former.admits(hello.node, hello.disk) {
+        Admission::Full => true,
+        Admission::FormationOnly if hello.purpose == Purpose::Calls => false,
+        Admission::FormationOnly => return Err(Refusal::NoSeat),
+        Admission::Refused(state, text) => {
+            tracing::warn!("{text}");
+            return Err(Refusal::of(&state));
+        }
+    };
     let now = parts.clock.now();
-    mesh.admit(hello.node, hello.disk, hello.incarnation, now)
+    let is_new = mesh.admit(hello.node, hello.disk, hello.incarnation, now)?;
+    Ok(Met { is_new, is_full })
 }
 
 /// Takes connections of peers until the task is aborted, and ends them then.
@@ -162,11 +197,11 @@ async fn accepted(parts: &Parts, mut socket: TcpStream, from: IpAddr) {
     let wait = Duration::from_millis(HELLO_WAIT_MS);
     let welcomed = timeout(wait, welcome(parts, &mut socket, from)).await;
     match welcomed {
-        Ok(Ok((hello, is_new, read))) => {
-            run(parts, hello.node, hello.purpose, is_new, socket, read).await;
+        Ok(Ok((hello, met, read))) => {
+            run(parts, hello.node, hello.purpose, met, socket, read).await;
         }
         Ok(Err(refusal)) => {
-            tracing::warn!(%from, %refusal, "a connection to the cluster port was refused");
+            tracing::debug!(%from, %refusal, "a connection to the cluster port was refused");
             let refused = refusal.encode();
             let _ = timeout(wait, socket.write_all(&refused)).await;
         }
@@ -179,7 +214,7 @@ async fn welcome(
     parts: &Parts,
     socket: &mut TcpStream,
     from: IpAddr,
-) -> Result<(Hello, bool, BytesMut), Refusal> {
+) -> Result<(Hello, Met, BytesMut), Refusal> {
     let lost = |_| Refusal::Malformed;
     let own = &parts.mesh.own;
     let nonce: Nonce = rand::random();
@@ -194,12 +229,12 @@ async fn welcome(
     if own.secret.is_none() && !is_listed(parts, hello.node, from).await {
         return Err(Refusal::Auth);
     }
-    let is_new = check(parts, &hello, None)?;
+    let met = check(parts, &hello, None)?;
     let mut answer = greeting(parts, hello.node, hello.purpose);
     answer.nonce = nonce;
     let frame = answer.encode(&hello.nonce, own.secret.as_deref());
     socket.write_all(&frame).await.map_err(lost)?;
-    Ok((hello, is_new, read))
+    Ok((hello, met, read))
 }
 
 /// Without a secret the address is all there is to go by (H53).
@@ -245,7 +280,7 @@ async fn run(
     parts: &Parts,
     node: NodeId,
     purpose: Purpose,
-    is_new: bool,
+    met: Met,
     socket: TcpStream,
     read: BytesMut,
 ) {
@@ -256,7 +291,7 @@ async fn run(
     let _ = socket.set_nodelay(true);
     let ended = peer.end.notified();
     let link = parts.mesh.new_link();
-    receive::opened(parts, node, purpose, link, is_new);
+    receive::opened(parts, node, purpose, link, met);
     let _open = Open {
         parts,
         node,
@@ -264,8 +299,9 @@ async fn run(
         link,
     };
     let (from, to) = socket.into_split();
+    let intake = Intake::new(node, link, met.is_full, parts);
     tokio::select! {
-        why = receive_all(parts, node, link, from, read) => {
+        why = receive_all(parts, intake, node, from, read) => {
             if let Err(error) = why {
                 tracing::info!(%node, ?purpose, %error, "a peer's connection ends");
             }
@@ -277,12 +313,11 @@ async fn run(
 
 async fn receive_all(
     parts: &Parts,
+    mut intake: Intake,
     node: NodeId,
-    link: LinkId,
     mut from: OwnedReadHalf,
     mut read: BytesMut,
 ) -> io::Result<()> {
-    let mut intake = Intake::new(node, link, parts);
     let mut messages = Vec::new();
     let malformed = || io::Error::new(io::ErrorKind::InvalidData, "malformed");
     loop {

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use wk_chat::Request;
 use wk_chat::request::{CallError, Why};
 use wk_cluster::Liveness;
+use wk_cluster::formation::{self, LinkNews, LinkState};
 use wk_proto::{ConnId, GroupId, Mono, NodeId, Term, Ticket};
 use wk_replica::PeerMessage;
 
@@ -40,31 +41,6 @@ pub(crate) struct Own {
     pub(crate) secret: Option<Vec<u8>>,
 }
 
-/// What a peer's connection is like: the words of the formation report (cluster 7.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LinkState {
-    /// Nothing is known yet; for a peer that dials us: it did not come.
-    Waiting,
-    DnsFailed,
-    Unreachable,
-    Refused,
-    Rejected(Refusal),
-    Connected,
-}
-
-impl std::fmt::Display for LinkState {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Waiting => f.write_str("waiting"),
-            Self::DnsFailed => f.write_str("dns_failed"),
-            Self::Unreachable => f.write_str("unreachable"),
-            Self::Refused => f.write_str("refused"),
-            Self::Rejected(why) => why.fmt(f),
-            Self::Connected => f.write_str("connected"),
-        }
-    }
-}
-
 /// What is known of one peer.
 #[derive(Debug)]
 struct Known {
@@ -72,7 +48,9 @@ struct Known {
     incarnation: Option<u64>,
     last_seen: Mono,
     liveness: Liveness,
-    state: LinkState,
+    /// Its disk has a seat: the connection is for everything, not only for forming.
+    is_full: bool,
+    news: LinkNews,
 }
 
 /// One other node.
@@ -87,11 +65,21 @@ pub(super) struct Peer {
     outstanding: Mutex<BTreeSet<Ticket>>,
     /// Ends the connections.
     pub(super) end: Notify,
+    /// Lets the next attempt to connect come at once.
+    pub(super) retry: Notify,
     /// Held while a connection takes over or ends.
     pub(super) changing: Mutex<()>,
 }
 
 impl Peer {
+    pub(super) fn is_full(&self) -> bool {
+        self.known.lock().is_full
+    }
+
+    pub(super) fn set_full(&self, is_full: bool) {
+        self.known.lock().is_full = is_full;
+    }
+
     pub(super) fn outbox(&self, purpose: Purpose) -> &Outbox {
         match purpose {
             Purpose::Raft => &self.raft,
@@ -155,10 +143,12 @@ impl Mesh {
                     incarnation: None,
                     last_seen: now,
                     liveness: Liveness::Unknown,
-                    state: LinkState::Waiting,
+                    is_full: false,
+                    news: LinkNews::default(),
                 }),
                 outstanding: Mutex::default(),
                 end: Notify::new(),
+                retry: Notify::new(),
                 changing: Mutex::default(),
             };
             (node, peer)
@@ -318,7 +308,7 @@ impl Mesh {
             return;
         }
         let frame = Message::Sessions(vec![op]).encode();
-        for peer in self.peers.values() {
+        for peer in self.peers.values().filter(|peer| peer.is_full()) {
             if peer.calls.put(frame.clone(), None) == Err(Why::Busy) {
                 peer.end.notify_waiters();
             }
@@ -428,7 +418,10 @@ impl Mesh {
 
     /// Peers that are not known to be gone.
     fn present(&self) -> impl Iterator<Item = NodeId> {
-        let present = |peer: &Peer| peer.known.lock().liveness != Liveness::Gone;
+        let present = |peer: &Peer| {
+            let known = peer.known.lock();
+            known.is_full && known.liveness != Liveness::Gone
+        };
         let peers = self.peers.iter().filter(move |(_, peer)| present(peer));
         peers.map(|(node, _)| *node)
     }
@@ -457,10 +450,34 @@ impl Mesh {
         news
     }
 
-    /// Whether a peer has said lately that it leads the group.
-    pub(crate) fn is_led(&self, group: GroupId, now: Mono) -> bool {
-        let office = self.offices.lock().get(&group).copied();
-        office.is_some_and(|office| now < office.seen.plus_ms(PEER_GONE_MS))
+    /// The peer that has said lately that it leads the group.
+    pub(crate) fn leader(&self, group: GroupId, now: Mono) -> Option<(NodeId, Term)> {
+        let office = self.offices.lock().get(&group).copied()?;
+        let is_fresh = now < office.seen.plus_ms(PEER_GONE_MS);
+        is_fresh.then_some((office.node, office.term))
+    }
+
+    /// A message about forming a cluster.
+    pub(crate) fn form(&self, node: NodeId, message: &formation::Message) {
+        if let Some(peer) = self.peers.get(&node) {
+            // It is sent again.
+            let frame = Message::Form(message.clone()).encode();
+            let _ = peer.calls.put(frame, None);
+        }
+    }
+
+    /// Other disks have seats: connections that are now for more, or for nothing, begin anew.
+    pub(crate) fn seats_changed(&self, is_seated: impl Fn(NodeId, u128) -> bool) {
+        for (node, peer) in &self.peers {
+            let (disk, is_full) = {
+                let known = peer.known.lock();
+                (known.disk, known.is_full)
+            };
+            if disk.is_some_and(|disk| is_seated(*node, disk) != is_full) {
+                peer.end.notify_waiters();
+                peer.retry.notify_waiters();
+            }
+        }
     }
 
     fn seen(&self, node: NodeId, now: Mono) {
@@ -500,32 +517,31 @@ impl Mesh {
     ) -> Result<bool, Refusal> {
         let peer = self.peers.get(&node).ok_or(Refusal::IdConflict)?;
         let mut known = peer.known.lock();
-        if *known.disk.get_or_insert(disk) != disk {
-            return Err(Refusal::IdConflict);
-        }
-        let is_new = known.incarnation.replace(incarnation) != Some(incarnation);
+        let is_other = known.disk.replace(disk) != Some(disk);
+        let is_new = known.incarnation.replace(incarnation) != Some(incarnation) || is_other;
         known.last_seen = now;
         Ok(is_new)
     }
 
-    pub(super) fn set_state(&self, node: NodeId, state: LinkState) {
-        let Some(peer) = self.peers.get(&node) else {
-            return;
-        };
-        let mut known = peer.known.lock();
-        if known.state != state {
-            known.state = state;
-            drop(known);
-            tracing::info!(%node, ?state, "peer");
+    /// How a link is, with the number of failures so far: what the formation is told.
+    pub(super) fn set_state(
+        &self,
+        node: NodeId,
+        state: LinkState,
+        error: Option<String>,
+    ) -> Option<LinkNews> {
+        let mut known = self.peers.get(&node)?.known.lock();
+        if known.news.state != state {
+            tracing::info!(%node, state = state.name(), error, "peer");
         }
-    }
-
-    /// Peers without a connection, and why.
-    pub(crate) fn missing(&self) -> Vec<(NodeId, LinkState)> {
-        let missing = self.peers.iter().filter(|(_, p)| !p.calls.is_open());
-        missing
-            .map(|(node, peer)| (*node, peer.known.lock().state))
-            .collect()
+        let failed = u64::from(state != LinkState::Connected);
+        known.news = LinkNews {
+            state,
+            error,
+            attempts: known.news.attempts + failed,
+            ..LinkNews::default()
+        };
+        Some(known.news.clone())
     }
 }
 
@@ -597,6 +613,7 @@ mod tests {
     fn answers_wait_for_the_news_but_not_for_ever() {
         let mesh = mesh();
         mesh.peer(A).unwrap().calls.open(LinkId(1));
+        mesh.peer(A).unwrap().set_full(true);
         let news = || News::SystemUids([].into());
         let answer = || {
             let error = Err(CallError::NotSent(Why::Busy));
@@ -620,20 +637,21 @@ mod tests {
         assert_eq!(mesh.heard(A, told(3), Mono(0)).len(), 1);
         assert!(mesh.heard(A, told(3), Mono(0)).is_empty(), "known");
         assert!(mesh.heard(A, told(2), Mono(0)).is_empty(), "older");
-        assert!(mesh.is_led(GroupId::Control, Mono(0)));
+        let leader = mesh.leader(GroupId::Control, Mono(0));
+        assert_eq!(leader, Some((A, Term(3))));
         let late = Mono(0).plus_ms(PEER_GONE_MS);
-        assert!(!mesh.is_led(GroupId::Control, late));
+        assert_eq!(mesh.leader(GroupId::Control, late), None);
         assert_eq!(mesh.changes(late), [(A, Liveness::Gone)]);
         assert_eq!(mesh.announce(News::SystemUids([].into()), late), None);
     }
 
     #[test]
-    fn another_disk_is_another_node() {
+    fn another_run_or_disk_is_new_and_a_stranger_is_none() {
         let mesh = mesh();
         assert_eq!(mesh.admit(A, 5, 1, Mono(0)), Ok(true));
         assert_eq!(mesh.admit(A, 5, 1, Mono(0)), Ok(false));
         assert_eq!(mesh.admit(A, 5, 2, Mono(0)), Ok(true));
-        assert_eq!(mesh.admit(A, 6, 3, Mono(0)), Err(Refusal::IdConflict));
+        assert_eq!(mesh.admit(A, 6, 2, Mono(0)), Ok(true));
         assert_eq!(
             mesh.admit(NodeId(7), 6, 3, Mono(0)),
             Err(Refusal::IdConflict)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use wk_chat::request::{CallError, Why};
+use wk_cluster::formation;
 use wk_cluster::{Entry, PublishId};
 use wk_proto::{
     ChannelId, ChannelKey, ChannelType, ConnId, Fence, GroupId, MessageSeq, NodeId, Record,
@@ -28,6 +29,7 @@ mod kind {
     pub(super) const PUSH: u8 = 24;
     pub(super) const NEWS: u8 = 25;
     pub(super) const NEWS_ACK: u8 = 26;
+    pub(super) const FORM: u8 = 27;
 }
 
 /// One change of what a node holds.
@@ -80,6 +82,8 @@ pub(crate) enum Message {
     Push(Push),
     News(u64, News),
     NewsAck(u64),
+    /// About forming a cluster: all that a disk without a seat may say.
+    Form(formation::Message),
     /// A kind of a newer version.
     Unknown,
 }
@@ -132,6 +136,10 @@ impl Message {
                 put_news(out, news);
             }),
             Self::NewsAck(id) => encode(kind::NEWS_ACK, 8, |out| out.put_u64_le(*id)),
+            Self::Form(message) => {
+                let message = message.encode();
+                encode(kind::FORM, message.len(), |out| out.put_slice(&message))
+            }
             Self::Unknown => encode(u8::MAX, 0, |_| {}),
         }
     }
@@ -157,6 +165,10 @@ impl Message {
             kind::PUSH => Self::Push(Push::read(&mut body)?),
             kind::NEWS => Self::News(body.u64()?, news(&mut body)?),
             kind::NEWS_ACK => Self::NewsAck(body.u64()?),
+            // A newer version may have more to say.
+            kind::FORM => {
+                formation::Message::decode(&body.rest()).map_or(Self::Unknown, Self::Form)
+            }
             _ => Self::Unknown,
         })
     }

@@ -96,10 +96,6 @@ impl Outbox {
         }
     }
 
-    pub(super) fn is_open(&self) -> bool {
-        self.link().is_some()
-    }
-
     /// The connection in use.
     pub(super) fn link(&self) -> Option<LinkId> {
         self.state.lock().link

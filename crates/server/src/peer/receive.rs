@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use wk_chat::request::{CallError, Why};
 use wk_chat::{KICK_TEXT, Reply, Request};
 use wk_cluster::PublishId;
+use wk_cluster::formation::{Event, LinkState};
 use wk_proto::{ConnId, GroupId, NodeId, Ticket};
 use wk_replica::{Input, PeerMessage};
 
 use super::hello::Purpose;
-use super::mesh::{LinkState, Mesh};
+use super::mesh::Mesh;
 use super::message::{Message, News, Push, SessionOp};
 use super::outbox::LinkId;
 use crate::hub::Wakes;
@@ -21,6 +22,8 @@ use crate::route::RouteInput;
 pub(super) struct Intake {
     node: NodeId,
     link: LinkId,
+    /// Its disk has a seat; otherwise it may only talk about forming a cluster.
+    is_full: bool,
     /// Sessions named since the peer began to list all of them.
     listed: Option<BTreeSet<ConnId>>,
     /// The list was complete once: from now on publications can be acknowledged.
@@ -34,10 +37,11 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    pub(super) fn new(node: NodeId, link: LinkId, parts: &Parts) -> Self {
+    pub(super) fn new(node: NodeId, link: LinkId, is_full: bool, parts: &Parts) -> Self {
         Self {
             node,
             link,
+            is_full,
             listed: None,
             is_synced: false,
             applied: None,
@@ -66,6 +70,8 @@ impl Intake {
 
     fn one(&mut self, parts: &Parts, message: Message) {
         match message {
+            Message::Form(message) => parts.former.tell(Event::Message(self.node, message)),
+            _ if !self.is_full => {}
             Message::Raft(message) => self.raft(parts, &message),
             Message::Beat(offices) => {
                 let news = parts.mesh.heard(self.node, offices, parts.clock.now());
@@ -189,8 +195,17 @@ impl Intake {
     }
 }
 
-/// A connection begins. `is_new`: of a run of the peer's process that was not known.
-pub(super) fn opened(parts: &Parts, node: NodeId, purpose: Purpose, link: LinkId, is_new: bool) {
+/// What was found out about the other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Met {
+    /// A run of the peer's process that was not known.
+    pub(super) is_new: bool,
+    /// Its disk has a seat.
+    pub(super) is_full: bool,
+}
+
+/// A connection begins.
+pub(super) fn opened(parts: &Parts, node: NodeId, purpose: Purpose, link: LinkId, met: Met) {
     let Some(peer) = parts.mesh.peer(node) else {
         return;
     };
@@ -198,12 +213,16 @@ pub(super) fn opened(parts: &Parts, node: NodeId, purpose: Purpose, link: LinkId
     if let Some(old) = peer.outbox(purpose).link() {
         end(parts, node, purpose, old);
     }
-    if is_new {
+    if met.is_new {
         // Numbers of connections start again with every run: what is known of the earlier one must not be used any more.
         parts.presence.peer_has(node, |_| false);
     }
     peer.outbox(purpose).open(link);
     if purpose == Purpose::Calls {
+        peer.set_full(met.is_full);
+        linked(parts, node, LinkState::Connected, None);
+    }
+    if purpose == Purpose::Calls && met.is_full {
         parts.presence.tell_all(|message| {
             peer.outbox(purpose).put_always(message.encode());
         });
@@ -215,9 +234,15 @@ pub(super) fn opened(parts: &Parts, node: NodeId, purpose: Purpose, link: LinkId
             peer.outbox(purpose).put_always(news.encode());
         }
         parts.route.link(node, true);
-        parts.mesh.set_state(node, LinkState::Connected);
     }
     tracing::debug!(%node, ?purpose, "connected");
+}
+
+/// How the link to a peer is now.
+pub(super) fn linked(parts: &Parts, node: NodeId, state: LinkState, error: Option<String>) {
+    if let Some(news) = parts.mesh.set_state(node, state, error) {
+        parts.former.tell(Event::Link(node, news));
+    }
 }
 
 /// A connection ended.
@@ -239,7 +264,7 @@ fn end(parts: &Parts, node: NodeId, purpose: Purpose, link: LinkId) {
     };
     tracing::debug!(%node, ?purpose, "disconnected");
     if purpose == Purpose::Calls {
-        mesh.set_state(node, LinkState::Waiting);
+        linked(parts, node, LinkState::Unreachable, None);
         parts.route.link(node, false);
         let mut ended = mesh.lost_calls(node, &unsent);
         let mut wakes = Wakes::default();

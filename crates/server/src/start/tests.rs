@@ -6,7 +6,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use wk_chat::Write;
 use wk_chat::request::{CallError, DeviceLevel, Why};
-use wk_proto::Uid;
+use wk_proto::{NodeId, Uid};
 use wk_store::SimDisk;
 use wk_store::disk::Faults;
 
