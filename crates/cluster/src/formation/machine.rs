@@ -26,8 +26,8 @@ const PROPOSE_AGAIN_MS: u64 = 2_000;
 pub(super) const BIND_AGAIN_MS: u64 = 500;
 /// Between two looks at what time changes, in ms: while forming, and afterwards.
 const TICK_MS: (u64, u64) = (100, 1_000);
-/// Most warnings kept. Reached, later ones are logged and not reported.
-const WARNINGS_MAX: usize = 64;
+/// Most texts remembered as logged. Reached, the oldest is forgotten, and logged again if it is still so.
+const LOGGED_MAX: usize = 64;
 
 /// One node's formation, from its start to its end.
 #[derive(Debug)]
@@ -48,7 +48,10 @@ pub struct Formation {
     pub(super) began: Mono,
     /// Why nothing goes on without an operator.
     pub(super) blocked: Option<String>,
+    /// What is odd about the configuration.
     pub(super) warnings: Vec<String>,
+    /// What the log has: it is not told again and again.
+    logged: VecDeque<String>,
     /// It is part of a cluster that others founded.
     pub(super) joining: bool,
     /// A cluster that said this disk is bound.
@@ -78,6 +81,7 @@ impl Formation {
         let mut this = Self {
             peers: peers_of(&setup),
             warnings: setup.list.warnings.clone(),
+            logged: VecDeque::new(),
             setup,
             held,
             persisting: None,
@@ -107,10 +111,10 @@ impl Formation {
             gave_up: false,
             effects: VecDeque::new(),
         };
-        for text in this.warnings.clone() {
-            this.effects.push_back(Effect::Warn(text));
-        }
         this.compare_lists();
+        for text in this.warnings.clone() {
+            this.warn(text);
+        }
         this.advance(now);
         this
     }
@@ -124,7 +128,7 @@ impl Formation {
             let text = format!(
                 "this node's cluster was founded as {pledge}; the configuration says {configured}, which changes nothing: nodes cannot be added this way yet, and slots are for ever"
             );
-            self.warn(text);
+            self.warnings.push(text);
         }
     }
 
@@ -180,6 +184,13 @@ impl Formation {
         self.view.as_deref()
     }
 
+    /// Where each peer is said to be, `host:port`: as configured, or else as the cluster has it. Again after [`Event::Cluster`]: a
+    /// node of a cluster needs no list.
+    pub fn addresses(&self) -> impl Iterator<Item = (NodeId, &str)> {
+        let peers = self.peers.iter().map(|(node, p)| (*node, p.addr.as_str()));
+        peers.filter(|(_, addr)| !addr.is_empty())
+    }
+
     pub(super) fn pledge(&self) -> &Pledge {
         self.held.pledge().unwrap_or(&self.setup.pledge)
     }
@@ -196,12 +207,13 @@ impl Formation {
     }
 
     pub(super) fn warn(&mut self, text: String) {
-        if self.warnings.contains(&text) {
+        if self.logged.contains(&text) {
             return;
         }
-        if self.warnings.len() < WARNINGS_MAX {
-            self.warnings.push(text.clone());
+        if self.logged.len() == LOGGED_MAX {
+            self.logged.pop_front();
         }
+        self.logged.push_back(text.clone());
         self.effects.push_back(Effect::Warn(text));
     }
 
@@ -244,6 +256,13 @@ impl Formation {
     }
 
     fn on_cluster(&mut self, view: Box<ControlView>) {
+        for (node, peer) in &mut self.peers {
+            if peer.addr.is_empty() {
+                peer.addr = view
+                    .member(*node)
+                    .map_or_else(String::new, |m| m.addr.clone());
+            }
+        }
         let first = self.view.replace(view).is_none();
         if first {
             self.greet_all();

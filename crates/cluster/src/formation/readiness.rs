@@ -5,8 +5,8 @@ use wk_proto::{Mono, NodeId};
 use super::machine::Formation;
 use super::phases::{is_drivers, order};
 use super::report::{
-    ControlReport, PeerReport, Phase, PhaseState, QuorumReport, Readiness, Reason, Report,
-    SlotsReport,
+    ControlReport, PeerReport, Phase, PhaseReport, PhaseState, QuorumReport, Readiness, Reason,
+    Report, SlotsReport,
 };
 use super::state::{Effect, Held, Hold, LinkState};
 
@@ -187,7 +187,7 @@ impl Formation {
             phase: readiness.phase,
             since: None,
             uptime_ms: now.since(self.began) / 1_000,
-            phases: self.phases.report(self.joining),
+            phases: self.phase_reports(),
             quorum: QuorumReport {
                 needed: self.pledge().majority(),
                 have: self.pledge().nodes.len() - missing.len(),
@@ -207,8 +207,26 @@ impl Formation {
                 not_ready: self.slots.not_ready.clone(),
             },
             listeners: self.listeners,
-            warnings: self.warnings.clone(),
+            warnings: self.warnings.iter().chain(&self.blocked).cloned().collect(),
         }
+    }
+
+    fn phase_reports(&self) -> Vec<PhaseReport> {
+        let mut reports = self.phases.report(self.joining);
+        for report in &mut reports {
+            let count = match report.phase {
+                Phase::Peers => {
+                    let all = self.pledge().nodes.len();
+                    (all - self.missing().len(), all)
+                }
+                Phase::SlotLeaders => (self.slots.with_leader.into(), self.slots.total.into()),
+                _ => continue,
+            };
+            if report.state != PhaseState::Pending {
+                report.progress = Some(format!("{}/{}", count.0, count.1));
+            }
+        }
+        reports
     }
 
     fn peer_reports(&self, now: Mono) -> Vec<PeerReport> {

@@ -137,10 +137,31 @@ fn the_first_node_waits_for_hours_and_promises_nothing() {
     assert_eq!(readiness.reason, Some(Reason::NoQuorum));
     assert_eq!(readiness.waiting_for, [NodeId(1), NodeId(3)]);
     assert_eq!(readiness.phase, Phase::Peers);
+    let peers = net
+        .report(2)
+        .phases
+        .into_iter()
+        .find(|p| p.phase == Phase::Peers);
+    assert_eq!(peers.unwrap().progress.as_deref(), Some("1/3"));
     net.start(1);
     net.start(3);
     net.run_until_ready(3_000);
     assert_formed(&net, 3, "hours later");
+}
+
+#[test]
+fn a_formed_node_needs_no_list_any_more() {
+    let mut net = Net::of(3, 12);
+    (1..=3).for_each(|id| net.start(id));
+    net.run_until_ready(4_000);
+    net.stop(2);
+    net.host(2).list = vec![];
+    net.start(2);
+    net.run_until_ready(4_000);
+    assert_formed(&net, 3, "without a list");
+    let up = net.host(2).up.take().unwrap();
+    let expected = [(NodeId(1), "h1:11110"), (NodeId(3), "h3:11110")];
+    assert_eq!(up.addresses().collect::<Vec<_>>(), expected);
 }
 
 #[test]

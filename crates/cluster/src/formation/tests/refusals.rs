@@ -178,14 +178,24 @@ struct One {
 
 impl One {
     fn new() -> Self {
+        Self::holding(Held::Fresh)
+    }
+
+    fn pledge() -> (NodeList, Pledge) {
         let entries = ["1@a", "2@b", "3@c"];
         let list = NodeList::parse(&entries, NodeId(1), "a:11110").unwrap();
+        let pledge = Pledge::new(&list, 8, 3, 3).unwrap();
+        (list, pledge)
+    }
+
+    fn holding(held: Held) -> Self {
+        let (list, pledge) = Self::pledge();
         let setup = Setup {
             node: NodeId(1),
             disk_uuid: 11,
             incarnation: 1,
-            held: Held::Fresh,
-            pledge: Pledge::new(&list, 8, 3, 3).unwrap(),
+            held,
+            pledge,
             list,
             seed: None,
             start_timeout_ms: None,
@@ -200,18 +210,24 @@ impl One {
         }
     }
 
-    fn probe(&mut self, link: u32, node: u32, uuid: u128, incarnation: u64) -> Vec<Effect> {
-        let entries = ["1@a", "2@b", "3@c"];
-        let list = NodeList::parse(&entries, NodeId(1), "a:11110").unwrap();
-        let status = Status {
+    fn status(node: u32, uuid: u128, incarnation: u64) -> Status {
+        Status {
             node: NodeId(node),
             uuid,
             incarnation,
-            list_hash: Pledge::new(&list, 8, 3, 3).unwrap().hash(),
+            list_hash: Self::pledge().1.hash(),
             stage: Stage::Fresh,
-        };
-        let event = Event::Message(NodeId(link), Message::Probe(status));
+        }
+    }
+
+    fn probe(&mut self, link: u32, node: u32, uuid: u128, incarnation: u64) -> Vec<Effect> {
+        let status = Self::status(node, uuid, incarnation);
+        self.hear(link, Message::Probe(status))
+    }
+
+    fn hear(&mut self, link: u32, message: Message) -> Vec<Effect> {
         self.now = self.now.plus_ms(10);
+        let event = Event::Message(NodeId(link), message);
         self.formation.handle(event, self.now);
         std::iter::from_fn(|| self.formation.poll()).collect()
     }
@@ -262,4 +278,62 @@ fn copies_and_wrong_ids_are_refused() {
         Admission::Refused(LinkState::ForeignCluster, _)
     ));
     assert_eq!(admits(2, 22), Admission::FormationOnly, "no seat yet");
+}
+
+#[test]
+fn a_seat_is_kept_against_what_comes_over_an_open_link_too() {
+    let seats = [(NodeId(1), 11), (NodeId(2), 22)].into();
+    let pledge = One::pledge().1;
+    let mut one = One::holding(Held::Voting { pledge, seats });
+    let promise = |uuid| Message::Promise(One::status(2, uuid, 1));
+    assert!(One::refused(
+        &one.hear(2, promise(33)),
+        "bound to another disk"
+    ));
+    assert!(!One::refused(&one.hear(2, promise(22)), ""));
+    let full = |uuid| one.formation.admits(NodeId(2), uuid, one.now) == Admission::Full;
+    assert!(full(22) && !full(33));
+}
+
+#[test]
+fn only_a_majority_of_equal_promises_begins_to_vote() {
+    let mut one = One::holding(Held::Promised(One::pledge().1));
+    let voting = |effects: &[Effect]| {
+        let persist = |e: &Effect| matches!(e, Effect::Persist(Held::Voting { .. }));
+        effects.iter().any(persist)
+    };
+    one.formation.tick(one.now);
+    let mut other = One::status(2, 22, 1);
+    other.list_hash.0 += 1;
+    assert!(!voting(&one.hear(2, Message::Promise(other))));
+    // Who only says who it is promised nothing.
+    assert!(!voting(&one.probe(3, 3, 33, 1)));
+    let effects = one.hear(3, Message::Promise(One::status(3, 33, 1)));
+    assert!(voting(&effects));
+    let started = |e: &Effect| matches!(e, Effect::StartControl(_));
+    assert!(!effects.iter().any(started), "not before it is durable");
+    one.formation.handle(Event::Persisted, one.now);
+    assert!(std::iter::from_fn(|| one.formation.poll()).any(|e| started(&e)));
+}
+
+#[test]
+fn two_clusters_among_the_listed_are_a_mistake() {
+    let mut one = One::new();
+    for (node, cluster_id) in [(2, 7), (3, 8)] {
+        let formed = Formed {
+            status: Status {
+                stage: Stage::Formed,
+                ..One::status(node, u128::from(node), 1)
+            },
+            cluster_id,
+            pledge: One::pledge().1,
+            members: (1..=3).map(|n| (NodeId(n), None)).collect(),
+        };
+        one.hear(node, Message::Formed(Box::new(formed)));
+    }
+    let detail = one.formation.readiness(one.now).detail;
+    assert!(
+        detail.contains("nodes 2 and 3 are parts of different clusters"),
+        "{detail}"
+    );
 }
