@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn every_stage_survives_and_damage_is_noticed() {
-        let disk = SimDisk::new();
+        let mut disk = SimDisk::new();
         assert_eq!(load(&disk).unwrap(), None);
         let pledge = Pledge {
             nodes: vec![NodeId(1), NodeId(7)],
@@ -147,7 +147,7 @@ mod tests {
         ];
         for held in stages {
             save(&disk, &held).unwrap();
-            let disk = disk.crash(1);
+            disk = disk.crash(1);
             assert_eq!(load(&disk).unwrap(), Some(held.clone()));
             let bytes = encode(&held);
             for at in 0..bytes.len() {
