@@ -9,6 +9,7 @@ mod http_client;
 mod run;
 mod secrets;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -175,7 +176,8 @@ impl Failure {
 
 fn report(result: Result<ExitCode, Failure>) -> ExitCode {
     result.unwrap_or_else(|failure| {
-        eprintln!("wukongim: {}", failure.message);
+        // Nobody may be reading; the code still tells.
+        let _ = writeln!(std::io::stderr(), "wukongim: {}", failure.message);
         ExitCode::from(failure.code)
     })
 }

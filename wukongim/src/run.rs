@@ -294,6 +294,8 @@ fn start_log(settings: &Settings) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        // A line that cannot be written (full disk, reader gone) is lost; reporting that on the same stream would panic.
+        .log_internal_errors(false)
         .try_init();
 }
 

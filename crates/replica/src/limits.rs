@@ -11,8 +11,9 @@ pub const SHARD_INFLIGHT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Calls waiting for a decision in one group; above it: `Busy`.
 pub const GROUP_CALLS_MAX: usize = 64 * 1024;
 
-/// Calls decided per group and turn; the rest waits for the next turn (D9).
-pub const TURN_CALLS_MAX: usize = 4_096;
+/// Commands decided and applied in one turn, over all groups; the groups not reached go first in the next turn (D9). A command costs
+/// 1 to 4 us, so a turn stays below a millisecond: heartbeats and durability wait for it.
+pub const TURN_WORK_MAX: usize = 256;
 
 /// Bytes of committed entries handed to apply per group and turn; the rest waits for the next turn (D9).
 pub const TURN_APPLY_BYTES_MAX: u64 = 4 * 1024 * 1024;

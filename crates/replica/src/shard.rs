@@ -11,7 +11,9 @@ use wk_proto::{GroupId, LogIndex, MessageId, Mono, NodeId, ReplicaId, Term, Tick
 use wk_store::{Checkpointed, Frozen, Recovered, SlotStore, View, WalRecord};
 
 use crate::ids::Ids;
-use crate::limits::{PEER_QUEUE_BYTES_MAX, SHARD_DIRTY_ROWS_MAX, SHARD_INFLIGHT_BYTES_MAX};
+use crate::limits::{
+    PEER_QUEUE_BYTES_MAX, SHARD_DIRTY_ROWS_MAX, SHARD_INFLIGHT_BYTES_MAX, TURN_WORK_MAX,
+};
 use crate::mail::Mail;
 use crate::member::{Fault, Member, Turn};
 use crate::wire;
@@ -183,6 +185,8 @@ pub struct Shard {
     next_tick: Mono,
     /// Groups with something to do in the next turn.
     dirty: BTreeSet<GroupId>,
+    /// The first group not reached in the last turn; else the first of all.
+    next_group: GroupId,
     peers: VecDeque<(NodeId, PeerMessage)>,
     peers_bytes: usize,
     durable: Option<WalMark>,
@@ -246,6 +250,7 @@ impl Shard {
             ids: Ids::new(config.node.0, config.shard.0, config.shard.1),
             policy,
             dirty: BTreeSet::new(),
+            next_group: GroupId::Control,
             groups: BTreeMap::new(),
             next_mark: WalMark(1),
             next_tick: now.plus_ms(config.tick_ms),
@@ -357,6 +362,7 @@ impl Shard {
             config: &config,
             policy: &policy,
             is_full: self.is_full,
+            work: 0,
             ids: self.ids,
             mark: self.next_mark,
             records: Vec::new(),
@@ -367,11 +373,7 @@ impl Shard {
         self.take_peers(&mut turn);
         self.take_tick(&mut turn);
         self.take_others(&mut turn);
-        for group in std::mem::take(&mut self.dirty) {
-            if self.guard(group, &mut turn, |member, turn| member.turn(turn)) == Some(true) {
-                self.dirty.insert(group);
-            }
-        }
+        self.visit(&mut turn);
         let Turn {
             ids,
             records,
@@ -387,6 +389,24 @@ impl Shard {
         mail.drain(out);
         out.extend(outputs);
         self.inflight_bytes = self.members().map(Member::inflight_bytes).sum();
+    }
+
+    /// Gives the dirty groups their turn, those not reached last time first.
+    fn visit(&mut self, turn: &mut Turn<'_>) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        let late = dirty.split_off(&self.next_group);
+        let mut skipped = None;
+        for group in late.into_iter().chain(dirty) {
+            if turn.work >= TURN_WORK_MAX {
+                skipped = skipped.or(Some(group));
+                self.dirty.insert(group);
+                continue;
+            }
+            if self.guard(group, turn, |member, turn| member.turn(turn)) == Some(true) {
+                self.dirty.insert(group);
+            }
+        }
+        self.next_group = skipped.unwrap_or(GroupId::Control);
     }
 
     fn take_durable(&mut self, turn: &mut Turn<'_>) {
@@ -689,6 +709,7 @@ mod tests {
             wall: WALL,
             config,
             policy,
+            work: 0,
             is_full: false,
             ids: shard.ids,
             mark: shard.next_mark,

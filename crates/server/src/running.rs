@@ -12,11 +12,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
+use std::thread;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 use wk_cluster::formation::{Event, Hold};
 use wk_replica::Input;
@@ -42,8 +42,8 @@ pub(crate) enum Part {
 pub(crate) struct Running {
     parts: Arc<Parts>,
     asks: mpsc::Sender<Ask>,
-    threads: Vec<(Part, JoinHandle<()>)>,
-    tasks: Vec<AbortHandle>,
+    threads: Vec<(Part, thread::JoinHandle<()>)>,
+    tasks: Vec<JoinHandle<()>>,
     listeners: Vec<AbortHandle>,
     /// Background writes need not spare the log any more.
     hurry: Arc<AtomicBool>,
@@ -84,7 +84,7 @@ impl Running {
                 gate.fail(format!("thread {whose} panicked"));
             }
         };
-        let thread = std::thread::Builder::new()
+        let thread = thread::Builder::new()
             .name(name.clone())
             .spawn(guarded)
             .map_err(|error| StartError::System(format!("cannot start thread {name}: {error}")))?;
@@ -93,7 +93,7 @@ impl Running {
     }
 
     pub(crate) fn task(&mut self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.push(tokio::spawn(task).abort_handle());
+        self.tasks.push(tokio::spawn(task));
     }
 
     pub(crate) fn listener(&mut self, task: impl Future<Output = ()> + Send + 'static) {
@@ -121,6 +121,23 @@ impl Running {
         drain(&parts);
         self.checkpoint().await;
         self.end_threads().await;
+        self.end_tasks().await;
+    }
+
+    /// Sockets are closed when this is over: the port can be used again.
+    async fn end_tasks(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        let ended = timeout(JOIN_WAIT, async {
+            for task in self.tasks.drain(..) {
+                // It was aborted, or ended before.
+                drop(task.await);
+            }
+        });
+        if ended.await.is_err() {
+            tracing::warn!("tasks do not end in time");
+        }
     }
 
     fn stop_listening(&mut self) {

@@ -137,7 +137,10 @@ impl WalThread {
                 idle = None;
                 continue;
             }
-            let done = if is_empty {
+            let done = if is_empty && self.parts.gate.is_disk_low() {
+                // What is written ahead takes the space that what was accepted needs.
+                Ok(false)
+            } else if is_empty {
                 self.wal.prepare()
             } else {
                 self.work(work).map(|()| true)

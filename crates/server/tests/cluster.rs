@@ -251,6 +251,35 @@ async fn nodes_start_in_any_order_and_a_minority_neither_serves_nor_claims_to() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_forgot_its_votes_is_refused_and_the_others_go_on() {
+    let mut cluster = three().await;
+    let wiped = cluster.nodes.remove(1);
+    wiped.stop().await;
+    let mut config = cluster.configs[1].clone();
+    let empty = tempfile::tempdir().unwrap();
+    config.data_dir = empty.path().to_owned();
+    let wiped = Node::start(config).await.unwrap();
+    until(|| said_of_peer(&wiped, "id_conflict")).await;
+    assert!(!wiped.readiness().ready);
+    let mut ann = Client::login(&cluster.nodes[0], "ann").await;
+    assert_eq!(ann.say("bob", "two are enough").await.reason_code, 1);
+    wiped.stop().await;
+
+    // With its own directory it is welcome again, and everybody has formed for good.
+    let back = Node::start(cluster.configs[1].clone()).await.unwrap();
+    cluster.nodes.push(back);
+    ready(&cluster.nodes).await;
+    let ids: Vec<_> = cluster
+        .nodes
+        .iter()
+        .map(|node| node.formation().unwrap().cluster_id)
+        .collect();
+    assert!(ids[0].is_some() && ids.iter().all(|id| *id == ids[0]));
+    drop(ann);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn strangers_on_the_cluster_port_are_dropped_and_do_no_harm() {
     let cluster = three().await;
     let addr = cluster.configs[0].cluster.as_ref().unwrap().addr;

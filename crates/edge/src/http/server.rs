@@ -19,7 +19,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tower_service::Service as _;
 use wk_server::Node;
@@ -31,9 +31,9 @@ use super::query::Params;
 use super::routes::{self, Route};
 use crate::service::{Backend, Service};
 
-/// How long a new connection may say nothing; then it is closed. Shorter than [`HEAD_TIMEOUT`]: whoever opens one has something to
-/// ask, and connections that never do must not keep the others out.
-const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the head of a connection's first request may take; then it is closed. Shorter than [`HEAD_TIMEOUT`]: whoever connects has
+/// something to ask, and connections that never do must not keep the others out.
+const FIRST_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a request's head may take, and an idle connection live. Longer than the 90 s client pools usually keep one, so that the
 /// client closes first and never sends into a closing socket.
@@ -185,16 +185,10 @@ async fn connection(
 ) {
     // Without it small answers wait for the client's delayed ACK. A socket that refuses is gone anyway.
     let _ = stream.set_nodelay(true);
-    let mut first = [0];
-    let speaks = tokio::select! {
-        peeked = tokio::time::timeout(FIRST_BYTE_TIMEOUT, stream.peek(&mut first)) => matches!(peeked, Ok(Ok(1))),
-        () = drained(&mut drain) => false,
-    };
-    if !speaks {
-        return;
-    }
+    let first = Notify::new();
     let service = service_fn(|request: Request<Incoming>| {
         let (app, router) = (app.clone(), router.clone());
+        first.notify_one();
         async move { Ok::<_, Infallible>(handle(&app, router, peer.ip(), request).await) }
     });
     let connection = http1::Builder::new()
@@ -205,6 +199,7 @@ async fn connection(
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,
+        () = overdue(&first) => return,
         () = drained(&mut drain) => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -212,6 +207,14 @@ async fn connection(
     };
     if let Err(error) = ended {
         tracing::debug!(%peer, %error, "an API connection ended");
+    }
+}
+
+/// Returns when the first request is not there in time; else never.
+async fn overdue(first: &Notify) {
+    let arrived = tokio::time::timeout(FIRST_HEAD_TIMEOUT, first.notified()).await;
+    if arrived.is_ok() {
+        std::future::pending().await
     }
 }
 

@@ -23,6 +23,7 @@ impl Member {
             effects.retain(Effect::is_everywhere);
         }
         self.emit(LogIndex(index), effects, turn);
+        turn.work += outcomes.len();
         self.resolve(index, term, outcomes, turn);
         Ok(())
     }

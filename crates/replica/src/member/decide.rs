@@ -17,7 +17,7 @@ use super::{Caller, Fault, Leading, Member, Proposal, Role, Turn, mix};
 use crate::ids::Ids;
 use crate::limits::{
     ASK_WAIT_MS, ASKS_MAX, BATCH_COMMANDS_MAX, BATCHES_IN_FLIGHT_MAX, GROUP_CALLS_MAX,
-    READS_WAITING_MAX, SWEEP_PERIOD_MS, TURN_CALLS_MAX,
+    READS_WAITING_MAX, SWEEP_PERIOD_MS, TURN_WORK_MAX,
 };
 use crate::reads::Read;
 use crate::shard::Output;
@@ -119,10 +119,11 @@ impl Member {
         }
         let view = self.store.view();
         let mut ids = 0..0;
-        for _ in 0..TURN_CALLS_MAX {
+        while turn.work < TURN_WORK_MAX {
             let Some((ticket, request)) = self.calls.pop_front() else {
                 break;
             };
+            turn.work += 1;
             self.inflight_bytes = self.inflight_bytes.saturating_sub(weight(&request));
             match self.verdict(ticket, &view, &request, &mut ids, time, turn)? {
                 Verdict::Propose(command) => {

@@ -29,7 +29,9 @@ use wk_store::{SlotStore, WalRecord};
 
 use crate::held::Held;
 use crate::ids::Ids;
-use crate::limits::{APPEND_BYTES_MAX, FETCH_WAIT_MS, LOG_BUDGET_BYTES_MAX, PAUSED_BYTES_MAX};
+use crate::limits::{
+    APPEND_BYTES_MAX, FETCH_WAIT_MS, LOG_BUDGET_BYTES_MAX, PAUSED_BYTES_MAX, TURN_WORK_MAX,
+};
 use crate::log::Log;
 use crate::mail::Mail;
 use crate::outbox::Outbox;
@@ -60,6 +62,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) policy: &'a Policy,
     /// Memory is full of what is applied and not checkpointed.
     pub(crate) is_full: bool,
+    /// Commands decided and applied so far.
+    pub(crate) work: usize,
     pub(crate) ids: Ids,
     /// Names the end of `records`.
     pub(crate) mark: WalMark,
@@ -223,7 +227,8 @@ impl Member {
         self.work_outbox(turn)?;
         self.fetch_log(turn);
         self.forget_log();
-        Ok(self.raft.has_ready() || self.campaign || self.can_decide_more())
+        let can_apply = !self.committed.is_empty() && self.may_apply(turn);
+        Ok(self.raft.has_ready() || self.campaign || can_apply || self.can_decide_more())
     }
 
     /// Takes what raft wants done, once.
@@ -268,7 +273,7 @@ impl Member {
 
     /// Applies what is committed and durable here; followers only as far as memory allows.
     fn apply_committed(&mut self, turn: &mut Turn<'_>) -> Result<(), Fault> {
-        while self.leads() || !turn.is_full {
+        while self.may_apply(turn) && turn.work < TURN_WORK_MAX {
             let Some(entry) = self.committed.pop_front() else {
                 break;
             };
@@ -279,6 +284,10 @@ impl Member {
             self.raft.advance_apply_to(applied);
         }
         Ok(())
+    }
+
+    fn may_apply(&self, turn: &Turn<'_>) -> bool {
+        self.leads() || !turn.is_full
     }
 
     /// Applying is paused, and enough waits for it.

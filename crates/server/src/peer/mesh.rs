@@ -433,7 +433,6 @@ impl Mesh {
         told: Vec<(GroupId, Term)>,
         now: Mono,
     ) -> Vec<RouteInput> {
-        self.seen(node, now);
         let mut offices = self.offices.lock();
         let mut news = Vec::new();
         for (group, term) in told {
@@ -480,9 +479,17 @@ impl Mesh {
         }
     }
 
-    fn seen(&self, node: NodeId, now: Mono) {
+    /// A peer has said something.
+    pub(super) fn seen(&self, node: NodeId, now: Mono) {
         if let Some(peer) = self.peers.get(&node) {
             peer.known.lock().last_seen = now;
+        }
+    }
+
+    /// A peer that was gone has a connection again.
+    pub(super) fn is_back(&self, node: NodeId) {
+        if let Some(peer) = self.peers.get(&node) {
+            peer.known.lock().liveness = Liveness::Unknown;
         }
     }
 

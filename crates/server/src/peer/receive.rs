@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use wk_chat::request::{CallError, Why};
 use wk_chat::{KICK_TEXT, Reply, Request};
-use wk_cluster::PublishId;
 use wk_cluster::formation::{Event, LinkState};
+use wk_cluster::{Liveness, PublishId};
 use wk_proto::{ConnId, GroupId, NodeId, Ticket};
 use wk_replica::{Input, PeerMessage};
 
@@ -24,6 +24,8 @@ pub(super) struct Intake {
     link: LinkId,
     /// Its disk has a seat; otherwise it may only talk about forming a cluster.
     is_full: bool,
+    /// It has said something in this batch.
+    is_heard: bool,
     /// Sessions named since the peer began to list all of them.
     listed: Option<BTreeSet<ConnId>>,
     /// The list was complete once: from now on publications can be acknowledged.
@@ -42,6 +44,7 @@ impl Intake {
             node,
             link,
             is_full,
+            is_heard: false,
             listed: None,
             is_synced: false,
             applied: None,
@@ -54,7 +57,11 @@ impl Intake {
     /// Takes what one read has brought, in order.
     pub(super) fn take(&mut self, parts: &Parts, messages: impl Iterator<Item = Message>) {
         for message in messages {
+            self.is_heard = true;
             self.one(parts, message);
+        }
+        if std::mem::take(&mut self.is_heard) {
+            parts.mesh.seen(self.node, parts.clock.now());
         }
         for (inputs, inbox) in self.inputs.iter_mut().zip(&parts.inboxes) {
             if !inputs.is_empty() && inbox.put(inputs) {
@@ -223,6 +230,11 @@ pub(super) fn opened(parts: &Parts, node: NodeId, purpose: Purpose, link: LinkId
         linked(parts, node, LinkState::Connected, None);
     }
     if purpose == Purpose::Calls && met.is_full {
+        // It may deliver from now on: new sessions wait for it to know them.
+        parts.mesh.is_back(node);
+        let mut wakes = Wakes::default();
+        parts.presence.peer_is(node, Liveness::Unknown, &mut wakes);
+        parts.hub.wake(wakes);
         parts.presence.tell_all(|message| {
             peer.outbox(purpose).put_always(message.encode());
         });
