@@ -212,7 +212,7 @@ fn a_killed_node_costs_no_acknowledged_message_and_catches_up() {
     assert_complete(&plan, &[0, 2]);
 
     // Back again, it serves what it missed, and counts for a majority: the first may leave, in peace.
-    let _second = plan.start(1);
+    let second = plan.start(1);
     plan.wait_ready(&[1]);
     first.terminate();
     assert_complete(&plan, &[1, 2]);
@@ -227,6 +227,15 @@ fn a_killed_node_costs_no_acknowledged_message_and_catches_up() {
     );
     let (status, _) = request(plan.http(1), "GET", "/healthz", "").unwrap();
     assert_eq!(status, 200);
+
+    // Killed with everything it had in memory, and all started at once.
+    second.kill();
+    let _all = [plan.start(0), plan.start(1), plan.start(2)];
+    plan.wait_ready(&[0, 1, 2]);
+    assert_complete(&plan, &[0, 1, 2]);
+    plan.until("acknowledged", || plan.send(0, "late", "comer", "3"));
+    let history = plan.history(2, "late", "comer");
+    assert_eq!(history[0], (1, "1".to_owned()));
 }
 
 /// Every message of every sender, once, in order, on each of these nodes.

@@ -190,7 +190,7 @@ fn drain(parts: &Parts) {
 
 /// Lets the other nodes take over what this one leads; what its clients have sent goes there, too.
 async fn hand_over(parts: &Parts) {
-    if !parts.mesh.has_peers() {
+    if !parts.mesh.is_anybody_here() {
         return;
     }
     parts.former.tell(Event::Hold(Hold::Draining, true));

@@ -83,8 +83,12 @@ async fn three() -> Cluster {
 
 impl Cluster {
     async fn stop(self) {
-        for node in self.nodes {
-            node.stop().await;
+        let stops = self
+            .nodes
+            .into_iter()
+            .map(|node| tokio::spawn(async move { node.stop().await }));
+        for stop in stops.collect::<Vec<_>>() {
+            stop.await.unwrap();
         }
     }
 }

@@ -416,6 +416,14 @@ impl Mesh {
         answers
     }
 
+    /// Whether some peer could take over what this node leads.
+    pub(crate) fn is_anybody_here(&self) -> bool {
+        self.peers.values().any(|peer| {
+            let known = peer.known.lock();
+            known.is_full && known.liveness == Liveness::Alive
+        })
+    }
+
     /// Peers that are not known to be gone.
     fn present(&self) -> impl Iterator<Item = NodeId> {
         let present = |peer: &Peer| {
