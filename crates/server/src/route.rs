@@ -111,7 +111,10 @@ impl Route {
         shards: Vec<Arc<Inbox>>,
         mesh: Arc<Mesh>,
     ) -> Self {
-        let mut router = Router::new(node, slot_count, RouterLimits::default());
+        // All nodes together stay below what a leader takes from a group: a refusal in the middle of a lane could invert it.
+        let mut limits = RouterLimits::default();
+        limits.group_bytes_max /= mesh.nodes().count() + 1;
+        let mut router = Router::new(node, slot_count, limits);
         for peer in mesh.nodes() {
             router.on_link(peer, false);
         }
