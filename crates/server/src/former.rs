@@ -14,13 +14,15 @@ use wk_cluster::formation::{
     Admission, ControlNews, Effect, Event, Formation, Held, Hold, Listeners, OwnReplica, Phase,
     PhaseState, Report, Setup, SlotsNews,
 };
-use wk_proto::{GroupId, LogIndex, NodeId, ReplicaId, Term};
+use wk_proto::{GroupId, LogIndex, Mono, NodeId, ReplicaId, Term};
 use wk_replica::{Input, membership};
 use wk_store::home::Home;
 use wk_store::{Disk, Recovered, ReplicaMeta, Store, View};
 
 use crate::clock::Clock;
 use crate::held;
+use crate::limits::SUMMARY_MS;
+use crate::node::obstacles;
 use crate::parts::Parts;
 use crate::start::group;
 
@@ -87,6 +89,8 @@ pub(crate) struct Founder {
     pub(crate) home: Arc<Mutex<Home>>,
     /// The cluster, as the disk has it.
     pub(crate) cluster: Option<Box<ControlView>>,
+    /// When the next summary is due.
+    pub(crate) summary_at: Mono,
     /// Replicas that run.
     pub(crate) running: BTreeSet<ReplicaId>,
 }
@@ -102,6 +106,21 @@ impl Founder {
                 }
             }
             self.parts.former.rest().await;
+            self.summarize();
+        }
+    }
+
+    /// For whoever reads the log while the node waits (R-OBS-2).
+    fn summarize(&mut self) {
+        let now = self.parts.clock.now();
+        if now < self.summary_at {
+            return;
+        }
+        self.summary_at = now.plus_ms(SUMMARY_MS);
+        if let Some(report) = self.parts.former.report().filter(|r| !r.ready) {
+            let phase = report.phase.name();
+            let texts = obstacles(&report).join("; ");
+            tracing::info!(phase, "not ready: {texts}");
         }
     }
 

@@ -173,3 +173,6 @@ pub(crate) const NEWS_PENDING_MAX: usize = 1_024;
 
 /// Longest a planned stop waits for other nodes to take over what this one leads, in ms.
 pub(crate) const HAND_OVER_MS: u64 = 1_500;
+
+/// Between two lines in the log about what a node that is not ready waits for, in ms (R-OBS-2).
+pub(crate) const SUMMARY_MS: u64 = 10_000;

@@ -315,7 +315,7 @@ impl Node {
 }
 
 /// What a formation waits for, and how its peers are.
-fn obstacles(report: &Report) -> Vec<String> {
+pub(crate) fn obstacles(report: &Report) -> Vec<String> {
     let reason = report.reason.map_or("starting", Reason::name);
     let mut texts = vec![format!("{reason}: {}", report.detail)];
     for peer in &report.peers {

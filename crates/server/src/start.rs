@@ -25,7 +25,7 @@ use crate::founding;
 use crate::gateway::{Gateway, accept_all, bind};
 use crate::held;
 use crate::hub::wake_all;
-use crate::limits::READ_THREADS;
+use crate::limits::{READ_THREADS, SUMMARY_MS};
 use crate::node::{ListenConfig, NodeConfig, StartError};
 use crate::parts::Parts;
 use crate::peer::{self, Own, Purpose};
@@ -283,6 +283,7 @@ fn launch(config: NodeConfig, opened: Opened) -> Result<(Arc<Parts>, Running), S
         store: store.clone(),
         disk: disk.clone(),
         home: home.clone(),
+        summary_at: parts.clock.now().plus_ms(SUMMARY_MS),
         cluster: control.and_then(|g| former::cluster_of(&g.store.view())),
         running: groups.iter().map(|g| g.replica).collect(),
     };

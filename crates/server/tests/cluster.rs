@@ -279,7 +279,14 @@ async fn a_disk_that_forgot_its_votes_is_refused_and_the_others_go_on() {
         .map(|node| node.formation().unwrap().cluster_id)
         .collect();
     assert!(ids[0].is_some() && ids.iter().all(|id| *id == ids[0]));
-    drop(ann);
+    // The new process was told of the sessions there are.
+    until(|| cluster.nodes[2].sessions(&uid("ann")).len() == 1).await;
+    let mut bob = Client::login(&cluster.nodes[2], "bob").await;
+    assert_eq!(bob.say("ann", "back again").await.reason_code, 1);
+    assert_eq!(&ann.recv().await.payload[..], b"back again");
+    assert_eq!(ann.say("bob", "welcome").await.reason_code, 1);
+    assert_eq!(&bob.recv().await.payload[..], b"welcome");
+    drop((ann, bob));
     cluster.stop().await;
 }
 
