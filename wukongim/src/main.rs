@@ -17,6 +17,10 @@ use clap::{Parser, Subcommand};
 
 use config::{Given, Settings};
 
+/// Messages are allocated by one thread and freed by another all the time; glibc's arenas pay for that with locks and long consolidations.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The configuration or the data directory cannot be used: retrying will not help (sysexits' EX_CONFIG).
 const EXIT_CONFIG: u8 = 78;
 

@@ -50,7 +50,7 @@ pub(crate) const CALL_MS: u64 = 5_000;
 pub(crate) const ADMIT_MS: u64 = 4_000;
 
 /// Inputs a shard takes in one turn at most (D9). The rest waits for the next.
-pub(crate) const TURN_INPUTS_MAX: usize = 4_096;
+pub(crate) const TURN_INPUTS_MAX: usize = 1_024;
 
 /// Inputs a shard takes in one turn however long it was: below this, batches are too small to pay.
 pub(crate) const TURN_INPUTS_MIN: usize = 128;
