@@ -84,6 +84,14 @@ pub struct WalMark(pub u64);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerMessage(pub Bytes);
 
+impl PeerMessage {
+    /// Sorts by `part_of` the groups inside: a peer may spread them over its shards in another way. Malformed bytes give nothing.
+    pub fn split(&self, part_of: impl Fn(GroupId) -> usize) -> BTreeMap<usize, Self> {
+        let parts = wire::split(&self.0, part_of).into_iter();
+        parts.map(|(part, bytes)| (part, Self(bytes))).collect()
+    }
+}
+
 /// What must be durable before an output may leave the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
@@ -115,6 +123,8 @@ pub enum Input {
     Flushed(Checkpointed),
     /// An outbox row of the group named was (`true`) or was not (`false`) applied at the group it is for.
     OutboxResult(GroupId, OutboxKey, bool),
+    /// A group that this shard owns from now on, as its disk has it. Without effect if it has one of this name.
+    Start(Box<Group>),
     /// Settings changed.
     Policy(Arc<Policy>),
     /// Give leadership away where possible and refuse new calls (planned stop).
@@ -236,30 +246,12 @@ impl Shard {
         wall: WallMs,
     ) -> Self {
         let _ = wall;
-        let count = groups.len();
-        let mut refused = Vec::new();
-        let mut states = BTreeMap::new();
-        let mut ids = Ids::new(config.node.0, config.shard.0, config.shard.1);
-        for mut group in groups {
-            let id = group.group;
-            last_ids(&mut group)
-                .into_iter()
-                .for_each(|last| ids.raise(last));
-            let state = match Member::recover(&config, group, count) {
-                Ok(member) => State::Running(Box::new(member)),
-                Err(unusable) => {
-                    refused.push(Output::Fault(id, unusable.fault.0));
-                    State::Faulty(unusable.group.store)
-                }
-            };
-            states.insert(id, state);
-        }
-        Self {
-            ids,
+        let mut shard = Self {
+            ids: Ids::new(config.node.0, config.shard.0, config.shard.1),
             policy,
-            dirty: states.keys().copied().collect(),
+            dirty: BTreeSet::new(),
             next_group: GroupId::Control,
-            groups: states,
+            groups: BTreeMap::new(),
             next_mark: WalMark(1),
             next_tick: now.plus_ms(config.tick_ms),
             peers: VecDeque::new(),
@@ -267,14 +259,36 @@ impl Shard {
             durable: None,
             tick: false,
             others: Vec::new(),
-            refused,
+            refused: Vec::new(),
             inflight_bytes: 0,
             is_full: false,
             is_draining: false,
             dropped_messages: 0,
             now,
             config,
+        };
+        let count = groups.len();
+        for group in groups {
+            shard.start(group, count);
         }
+        shard
+    }
+
+    /// `count`: of how many groups this is one.
+    fn start(&mut self, mut group: Group, count: usize) {
+        let id = group.group;
+        for last in last_ids(&mut group) {
+            self.ids.raise(last);
+        }
+        let state = match Member::recover(&self.config, group, count) {
+            Ok(member) => State::Running(Box::new(member)),
+            Err(unusable) => {
+                self.refused.push(Output::Fault(id, unusable.fault.0));
+                State::Faulty(unusable.group.store)
+            }
+        };
+        self.groups.insert(id, state);
+        self.dirty.insert(id);
     }
 
     /// Takes one input. Cheap: work happens in [`Self::poll`].
@@ -292,6 +306,11 @@ impl Shard {
                 }
             }
             Input::Policy(policy) => self.policy = policy,
+            Input::Start(group) => {
+                if !self.groups.contains_key(&group.group) {
+                    self.start(*group, self.groups.len() + 1);
+                }
+            }
             Input::Drain => {
                 self.is_draining = true;
                 self.others.push(input);
@@ -463,6 +482,7 @@ impl Shard {
                 | Input::Peer(..)
                 | Input::Call(..)
                 | Input::Durable(_)
+                | Input::Start(_)
                 | Input::Policy(_) => {}
             }
         }
@@ -580,6 +600,11 @@ impl Shard {
             self.members().filter(|m| m.is_proven()).count(),
             self.groups.len(),
         )
+    }
+
+    /// Which groups [`Self::led`] counts, with the term of the office: what other nodes are told (H56).
+    pub fn offices(&self) -> impl Iterator<Item = (GroupId, Term)> {
+        self.members().filter_map(|m| Some((m.group, m.proven()?)))
     }
 
     /// The current picture of a group, for tests, tools and delivery workers.

@@ -351,3 +351,17 @@ proptest! {
         prop_assert_eq!(h.router.in_flight() + total, submitted as usize);
     }
 }
+
+#[test]
+fn calls_for_a_leader_without_a_link_wait_and_go_when_it_is_back() {
+    let mut h = Harness::new();
+    h.leader(1, 2);
+    h.router.on_link(NodeId(2), false);
+    h.submit(1, None, 1_000, Retry::Never);
+    h.submit(2, Some(7), 1_000, Retry::Never);
+    assert_eq!(h.take_out(), []);
+    h.router.on_link(NodeId(2), true);
+    h.poll();
+    let nodes: Vec<_> = h.take_out().into_iter().map(|(_, node)| node).collect();
+    assert_eq!(nodes, [NodeId(2), NodeId(2)]);
+}

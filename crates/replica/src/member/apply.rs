@@ -14,14 +14,15 @@ impl Member {
     /// Applies one committed entry as one unit.
     pub(super) fn apply(&mut self, entry: Entry, turn: &mut Turn<'_>) -> Result<(), Fault> {
         let (index, term) = (entry.index, entry.term);
-        let (outcomes, effects) = self.execute(entry, &mut turn.ids)?;
+        let (outcomes, mut effects) = self.execute(entry, &mut turn.ids)?;
         self.applied_term = Term(term);
         if matches!(self.role, Role::Elected(elected) if elected.0 == term) {
             self.become_leader(Term(term))?;
         }
-        if self.leads() {
-            self.emit(LogIndex(index), effects, turn);
+        if !self.leads() {
+            effects.retain(Effect::is_everywhere);
         }
+        self.emit(LogIndex(index), effects, turn);
         turn.work += outcomes.len();
         self.resolve(index, term, outcomes, turn);
         Ok(())
@@ -61,7 +62,7 @@ impl Member {
         Ok((outcomes, effects))
     }
 
-    /// On the leader: what the world must do.
+    /// What the world must do.
     fn emit(&mut self, at: LogIndex, effects: Vec<Effect>, turn: &mut Turn<'_>) {
         let mut others = Vec::with_capacity(effects.len());
         for effect in effects {

@@ -407,6 +407,8 @@ fn write_bytes(write: &Write) -> usize {
         Write::Members { change, .. } | Write::Lists { change, .. } => set_bytes(change),
         Write::SystemUids { uids, .. } => uids_bytes(uids),
         Write::OutboxDone { keys } => keys.len() * 16,
+        // A placement's rows are small numbers; addresses are short.
+        Write::Genesis(genesis) => genesis.slots.len() * 64 + genesis.members.len() * 64,
         _ => 0,
     };
     variable + WRITE_OVERHEAD

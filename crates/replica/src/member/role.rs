@@ -88,6 +88,11 @@ impl Member {
         matches!(self.role, Role::Leader(_))
     }
 
+    /// The term of the proven office.
+    pub(crate) fn proven(&self) -> Option<Term> {
+        self.leader_term().filter(|_| self.is_proven())
+    }
+
     /// What remains of it after [`Self::stop`].
     pub(crate) fn into_store(self) -> SlotStore {
         self.store
