@@ -13,7 +13,7 @@ use wk_proto::{
 use wk_store::Dir;
 
 use crate::dice::Dice;
-use crate::oracle::{Before, Checked, OUTBOX_WAIT_MS, Oracle, ms_between, uid};
+use crate::oracle::{Before, CONSTANT_NUMBER, Checked, OUTBOX_WAIT_MS, Oracle, ms_between, uid};
 
 /// Groups clients talk in.
 const GROUPS: u64 = 2;
@@ -216,7 +216,7 @@ impl Client {
     pub(crate) fn compose(&mut self, now: Mono, channel: ChannelKey, oracle: &mut Oracle) -> Work {
         let number = match self.numbers {
             Numbers::Unique => format!("{}-{}", self.number, oracle.messages.len()),
-            Numbers::Constant => "always".to_owned(),
+            Numbers::Constant => CONSTANT_NUMBER.to_owned(),
             Numbers::None => String::new(),
         };
         let at = oracle.compose(now, channel, self.number, number);

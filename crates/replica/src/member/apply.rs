@@ -2,9 +2,9 @@
 
 use raft::eraftpb::{Entry, EntryType};
 use wk_chat::command::{Batch, Outcome};
-use wk_chat::request::{CallError, Inbox, OutboxKey, Why};
+use wk_chat::request::{CallError, Inbox, OutboxKey, Reply, Why};
 use wk_chat::{Effect, Machine};
-use wk_proto::{LogIndex, Term};
+use wk_proto::{ChannelKey, LogIndex, Term, Ticket};
 
 use super::{Caller, Fault, Member, Proposal, Role, Turn};
 use crate::ids::Ids;
@@ -94,8 +94,6 @@ impl Member {
 
     fn answer(&mut self, proposal: Proposal, outcomes: Vec<Outcome>, turn: &mut Turn<'_>) {
         self.inflight_bytes = self.inflight_bytes.saturating_sub(proposal.bytes);
-        let until = turn.now.plus_ms(turn.config.outbox_wait_ms);
-        let mut released = Vec::new();
         for (caller, outcome) in proposal.callers.into_iter().zip(outcomes) {
             let (ticket, channel) = match &caller {
                 Caller::Nobody => continue,
@@ -103,9 +101,23 @@ impl Member {
                 Caller::Write(ticket) => (*ticket, None),
             };
             let Outcome { reply, outbox } = outcome;
-            self.held
-                .push(ticket, reply, &outbox, channel, until, &mut released);
+            self.hold(ticket, reply, &outbox, channel, turn);
         }
+    }
+
+    /// Replies when what the call owes is delivered; for a message (`channel`), behind those of its channel that wait (H6).
+    pub(super) fn hold(
+        &mut self,
+        ticket: Ticket,
+        reply: Reply,
+        rows: &[OutboxKey],
+        channel: Option<&ChannelKey>,
+        turn: &mut Turn<'_>,
+    ) {
+        let until = turn.now.plus_ms(turn.config.outbox_wait_ms);
+        let mut released = Vec::new();
+        self.held
+            .push(ticket, reply, rows, channel, until, &mut released);
         for (ticket, reply) in released {
             turn.reply(ticket, Ok(reply));
         }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use raft::eraftpb::{Entry, Message, MessageType};
 use wk_chat::command::{Append, Batch, RulesVersion, Stamp};
 use wk_chat::request::{CallError, OutboxKey, SetChange, Why, Write};
-use wk_chat::{Answer, Command, Context, Facts, Machine, Needs, Query, Request, Verdict};
+use wk_chat::{Answer, Command, Context, Facts, Machine, Needs, Query, Reply, Request, Verdict};
 use wk_proto::limits::ENTRY_BYTES_MAX;
 use wk_proto::{MessageId, Ticket, WallMs};
 use wk_store::View;
@@ -104,11 +104,16 @@ impl Member {
             self.draft_sweep(time, turn)?;
             self.decide_calls(time, turn)?;
         }
-        if let Some(round) = self.reads.begin() {
+        let round = self.reads.begin();
+        if let Some(round) = round {
             self.raft.read_index(round.to_le_bytes().to_vec());
         }
         for draft in std::mem::take(&mut self.drafts) {
             self.propose(draft, turn);
+        }
+        if let Some(round) = round {
+            self.reads
+                .begun(round, self.raft.raft.raft_log.last_index());
         }
         Ok(())
     }
@@ -260,9 +265,31 @@ impl Member {
         let view = self.store.view();
         while let Some((ticket, request, refusal)) = self.serving.pop_front() {
             match refusal {
-                Some(refusal) => turn.reply(ticket, Ok(refusal)),
+                Some(refusal) => self.refuse(ticket, &request, refusal, &view, turn)?,
                 None => self.serve(ticket, request, &view, turn)?,
             }
+        }
+        Ok(())
+    }
+
+    /// Refuses a call, unless it is another copy of a message that is stored: then it is answered as the first copy was, also if the
+    /// sender may not send any more.
+    fn refuse(
+        &mut self,
+        ticket: Ticket,
+        request: &Request,
+        refusal: Reply,
+        view: &View,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Fault> {
+        let Request::Send(send) = request else {
+            turn.reply(ticket, Ok(refusal));
+            return Ok(());
+        };
+        let time = turn.wall.max(self.last_time);
+        match Machine::result_of_first(view, turn.policy, time, send)? {
+            Some(result) => self.hold(ticket, result, &[], Some(&send.channel), turn),
+            None => turn.reply(ticket, Ok(refusal)),
         }
         Ok(())
     }

@@ -60,6 +60,13 @@ pub fn join(channel: &ChannelKey, users: &[&str]) -> Request {
     })
 }
 
+pub fn leave(channel: &ChannelKey, users: &[&str]) -> Request {
+    write(Write::Members {
+        channel: channel.clone(),
+        change: SetChange::Remove(users.iter().map(|u| uid(u)).collect()),
+    })
+}
+
 pub fn set_channel(channel: &ChannelKey, flags: ChannelFlags) -> Request {
     write(Write::SetChannel {
         channel: channel.clone(),
