@@ -549,6 +549,9 @@ impl World {
         };
         let is_full = self.nodes[&id].faults.capacity.is_some() && !self.nodes[&id].disk.is_off();
         match (merged, prepared) {
+            (_, Err(error)) if is_storage_full(&error) => {
+                self.fail(format!("{id} stops over what it need not write: {error}"));
+            }
             // The log is dead after any error; a merge that finds no room is tried again later.
             (_, Err(error)) => self.disk_failed(id, &error),
             (Err(error), _) if !is_full => self.disk_failed(id, &error),
@@ -635,4 +638,9 @@ impl World {
             client.received.push((channel, seq, id));
         }
     }
+}
+
+fn is_storage_full(error: &wk_store::Error) -> bool {
+    let full = std::io::ErrorKind::StorageFull;
+    matches!(error, wk_store::Error::Io { source, .. } if source.kind() == full)
 }
