@@ -57,7 +57,8 @@ pub const PAUSED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Rows of a shard applied and not yet frozen for a checkpoint; at it the same happens as at `ShardConfig::dirty_bytes_max`.
 pub const SHARD_DIRTY_ROWS_MAX: usize = 400_000;
 
-/// Bytes of a group's log in the WAL that wait for a slow follower (H43). Beyond it the WAL is released to the checkpoint.
+/// Bytes of a group's log in the WAL of each replica that wait for a slow voter (H43). Beyond it the WAL is released to the
+/// checkpoint, and that voter waits for a snapshot.
 pub const LOG_BUDGET_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// How long a piece of the log may take to come from the WAL, in ms; then it is asked for again.
