@@ -51,6 +51,7 @@ impl World {
     /// Lets a node work until nothing is left for now.
     pub(crate) fn turn(&mut self, id: NodeId) {
         let (now, wall) = (self.now, self.wall(id));
+        let life = self.nodes[&id].life;
         for _ in 0..TURNS_MAX {
             let Some(up) = &mut self.node(id).up else {
                 return;
@@ -63,14 +64,21 @@ impl World {
                 return self.after_turn(id);
             }
             if is_behind {
-                let life = self.nodes[&id].life;
                 self.hand(id, life, Input::Tick);
             }
+            // What a process wanted ends with it: the disk may fail at any output.
             for output in out {
-                self.perform(id, output);
+                if self.nodes[&id].life == life {
+                    self.perform(id, output);
+                }
             }
             for output in routed {
-                self.route(id, output);
+                if self.nodes[&id].life == life {
+                    self.route(id, output);
+                }
+            }
+            if self.nodes[&id].life != life {
+                return;
             }
         }
         self.fail(format!("{id} has work for ever"));
