@@ -4,7 +4,7 @@ use wk_chat::request::CallError;
 use wk_chat::request::Why;
 use wk_chat::{Effect, Query, Reply, Request, Write, implicit_recipients};
 use wk_cluster::{Retry, RouterOut};
-use wk_proto::{ChannelKey, GroupId, LogIndex, MessageId, Mono, NodeId, ReplicaId, Ticket};
+use wk_proto::{ChannelKey, GroupId, LogIndex, MessageId, Mono, NodeId, ReplicaId, Term, Ticket};
 use wk_replica::{Input, Output, PeerMessage, WalMark};
 use wk_store::{Frozen, IoBudget, View};
 
@@ -224,10 +224,10 @@ impl World {
 
     fn route(&mut self, id: NodeId, output: RouterOut<Origin>) {
         match output {
-            RouterOut::ToShard(ticket, group, request) => {
-                self.call_shard(id, Caller::Router(ticket), group, request);
+            RouterOut::ToShard(ticket, group, term, request) => {
+                self.call_shard(id, Caller::Router(ticket), group, term, request);
             }
-            RouterOut::ToPeer(node, ticket, group, request) => {
+            RouterOut::ToPeer(node, ticket, group, term, request) => {
                 let life = self.net.life(id, node);
                 if let Some(up) = &mut self.node(id).up {
                     up.remote.insert(ticket, (node, life));
@@ -239,6 +239,7 @@ impl World {
                     Packet::Call {
                         ticket,
                         group,
+                        term,
                         request,
                     },
                 );
@@ -247,13 +248,20 @@ impl World {
         }
     }
 
-    fn call_shard(&mut self, id: NodeId, caller: Caller, group: GroupId, request: Request) {
+    fn call_shard(
+        &mut self,
+        id: NodeId,
+        caller: Caller,
+        group: GroupId,
+        term: Term,
+        request: Request,
+    ) {
         let life = self.nodes[&id].life;
         let Some(up) = &mut self.node(id).up else {
             return;
         };
         let ticket = up.ticket(caller);
-        self.hand(id, life, Input::Call(ticket, group, request));
+        self.hand(id, life, Input::Call(ticket, group, Some(term), request));
     }
 
     /// A shard's call ended.
@@ -371,12 +379,13 @@ impl World {
             Packet::Call {
                 ticket,
                 group,
+                term,
                 request,
             } => match Request::decode(request) {
                 Ok(request) => {
                     let node = from;
                     let caller = Caller::Peer { node, life, ticket };
-                    self.call_shard(to, caller, group, request);
+                    self.call_shard(to, caller, group, term, request);
                 }
                 Err(error) => self.fail(format!("a request cannot be read: {error}")),
             },

@@ -326,10 +326,7 @@ mod tests {
     fn a_release_past_memory_frees_memory() {
         let mut log = log();
         assert_eq!(log.release(8), Some(3));
-        assert_eq!(
-            (log.base, log.bytes, log.last_index().unwrap()),
-            (8, 0, 8)
-        );
+        assert_eq!((log.base, log.bytes, log.last_index().unwrap()), (8, 0, 8));
         log.append(&[entry(9, 3)]);
         assert_eq!(read(&log, 9, 10, 1), Ok(vec![9]));
     }

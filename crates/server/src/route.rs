@@ -287,9 +287,9 @@ impl Route {
 
     fn hand_on(&self, item: RouterOut<Origin>, core: &mut Core, after: &mut After) {
         match item {
-            RouterOut::ToShard(ticket, group, request) => {
+            RouterOut::ToShard(ticket, group, term, request) => {
                 let shard = self.shard_of(group);
-                core.inputs[shard].push(Input::Call(ticket, group, request));
+                core.inputs[shard].push(Input::Call(ticket, group, Some(term), request));
             }
             RouterOut::ToPeer(node, ticket, ..) => {
                 // No link: the router hears it in the same breath, and the call parks.

@@ -32,16 +32,13 @@ const SEND_OVERHEAD: usize = 256;
 const WRITE_OVERHEAD: usize = 2_048;
 
 impl Member {
-    /// A call arrives at the leader. An error has had no effect.
+    /// A call arrives at the leader ([`Self::leads_in`]). An error has had no effect.
     pub(crate) fn call(
         &mut self,
         ticket: Ticket,
         request: Request,
         inflight_bytes_max: usize,
     ) -> Result<(), Why> {
-        if !self.leads() {
-            return Err(Why::NotLeader);
-        }
         let weight = weight(&request);
         if self.inflight_bytes + weight > inflight_bytes_max.max(weight) {
             return Err(Why::Busy);
