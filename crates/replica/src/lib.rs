@@ -27,6 +27,7 @@
 //! * **Membership changes.** The voters of a group are those it was created with; an entry that changes them stops the group.
 //! * **Fast failover** on proof that the leader's process died (H36): elections wait for their timeout.
 
+mod asks;
 mod held;
 mod ids;
 mod limits;

@@ -70,7 +70,7 @@ pub const READ_ROUNDS_MAX: usize = 4;
 /// Reads of a group waiting for a proof; above it: `Busy`.
 pub const READS_WAITING_MAX: usize = 16 * 1024;
 
-/// Questions to other groups outstanding per group; above it: `Busy`.
+/// Calls of a group that wait for an answer of another group, or behind one that does; above it: `Busy`.
 pub const ASKS_MAX: usize = 1_024;
 
 /// How long an answer from another group may take, in ms; then `NotSent(Timeout)`.

@@ -14,10 +14,11 @@ use wk_proto::{MessageId, Ticket, WallMs};
 use wk_store::View;
 
 use super::{Caller, Fault, Leading, Member, Proposal, Role, Turn, mix};
+use crate::asks::Wait;
 use crate::ids::Ids;
 use crate::limits::{
-    ASK_WAIT_MS, ASKS_MAX, BATCH_COMMANDS_MAX, BATCHES_IN_FLIGHT_MAX, GROUP_CALLS_MAX,
-    READS_WAITING_MAX, SWEEP_PERIOD_MS, TURN_CALLS_MAX,
+    ASK_WAIT_MS, BATCH_COMMANDS_MAX, BATCHES_IN_FLIGHT_MAX, GROUP_CALLS_MAX, READS_WAITING_MAX,
+    SWEEP_PERIOD_MS, TURN_CALLS_MAX,
 };
 use crate::reads::Read;
 use crate::shard::Output;
@@ -61,22 +62,29 @@ impl Member {
 
     /// Another group answered a question of [`Output::Ask`].
     pub(crate) fn asked(&mut self, ticket: Ticket, answer: Option<Answer>, turn: &mut Turn<'_>) {
-        let Some((request, _)) = self.asks.remove(&ticket) else {
+        let Some(Answer::Channel(flags)) = answer else {
+            for ticket in self.asks.end(ticket) {
+                turn.reply(ticket, Err(CallError::NotSent(Why::Timeout)));
+            }
             return;
         };
-        let (Request::Send(send), Some(Answer::Channel(flags))) = (request, answer) else {
-            return turn.reply(ticket, Err(CallError::NotSent(Why::Timeout)));
+        let Some((Request::Send(send), behind)) = self.asks.take(ticket) else {
+            return;
         };
         let mut send = (*send).clone();
         send.receiver_allows_strangers = Some(flags.is_some_and(|f| f.allow_stranger));
-        let request = Request::Send(send.into());
-        self.inflight_bytes += weight(&request);
-        self.calls.push_back((ticket, request));
+        // To the front, in their order: what came later is still in the queue. Those behind ask for themselves, for what the receiver
+        // allows may have changed since this question.
+        let first = (ticket, Request::Send(send.into()));
+        for call in std::iter::once(first).chain(behind).rev() {
+            self.inflight_bytes += weight(&call.1);
+            self.calls.push_front(call);
+        }
     }
 
     /// Whether this ticket waits for [`Member::asked`].
     pub(crate) fn asks(&self, ticket: Ticket) -> bool {
-        self.asks.contains_key(&ticket)
+        self.asks.contains(ticket)
     }
 
     pub(super) fn can_decide_more(&self) -> bool {
@@ -126,6 +134,10 @@ impl Member {
                 break;
             };
             self.inflight_bytes = self.inflight_bytes.saturating_sub(weight(&request));
+            let joined = self.asks.join((ticket, request));
+            let Some((ticket, request)) = waited(joined, turn) else {
+                continue;
+            };
             match self.verdict(ticket, &view, &request, &mut ids, time, turn)? {
                 Verdict::Propose(command) => {
                     let caller = caller(ticket, &request);
@@ -220,12 +232,11 @@ impl Member {
     }
 
     fn ask(&mut self, ticket: Ticket, request: Request, query: Query, turn: &mut Turn<'_>) {
-        if self.asks.len() >= ASKS_MAX {
-            return turn.reply(ticket, Err(CallError::NotSent(Why::Busy)));
-        }
         let until = turn.now.plus_ms(ASK_WAIT_MS);
-        self.asks.insert(ticket, (request, until));
-        turn.outputs.push(Output::Ask(ticket, Box::new(query)));
+        match self.asks.ask((ticket, request), until) {
+            Wait::Ask => turn.outputs.push(Output::Ask(ticket, Box::new(query))),
+            other => drop(waited(other, turn)),
+        }
     }
 
     fn propose(&mut self, draft: Draft, turn: &mut Turn<'_>) {
@@ -377,6 +388,16 @@ impl Draft {
         self.batch.commands.push(command);
         self.callers.push(caller);
     }
+}
+
+/// The call, if it need not wait.
+fn waited(wait: Wait, turn: &mut Turn<'_>) -> Option<(Ticket, Request)> {
+    match wait {
+        Wait::No(call) => return Some(call),
+        Wait::Full(ticket) => turn.reply(ticket, Err(CallError::NotSent(Why::Busy))),
+        Wait::Ask | Wait::Behind => {}
+    }
+    None
 }
 
 fn caller(ticket: Ticket, request: &Request) -> Caller {

@@ -27,6 +27,7 @@ use wk_proto::{
 };
 use wk_store::{SlotStore, WalRecord};
 
+use crate::asks::Asks;
 use crate::held::Held;
 use crate::ids::Ids;
 use crate::limits::{APPEND_BYTES_MAX, FETCH_WAIT_MS, LOG_BUDGET_BYTES_MAX, PAUSED_BYTES_MAX};
@@ -106,8 +107,8 @@ pub(crate) struct Member {
     /// Until when a deposed leader looks for the fate of its proposals.
     lost_until: Option<Mono>,
     reads: Reads,
-    /// Calls that wait for an answer from another group, with their deadline.
-    asks: BTreeMap<Ticket, (Request, Mono)>,
+    /// Calls that wait for an answer from another group.
+    asks: Asks,
     held: Held,
     outbox: Outbox,
 
@@ -355,11 +356,7 @@ impl Member {
                 self.abandon(proposal, CallError::Unknown(Why::LostLeadership), turn);
             }
         }
-        let (late, rest) = std::mem::take(&mut self.asks)
-            .into_iter()
-            .partition(|(_, (_, until))| *until <= turn.now);
-        self.asks = rest;
-        for ticket in late.into_keys() {
+        for ticket in self.asks.expire(turn.now) {
             turn.reply(ticket, Err(CallError::NotSent(Why::Timeout)));
         }
         if self.fetch_until.is_some_and(|until| until <= turn.now) {

@@ -1,6 +1,6 @@
 //! From what disk holds to a member: the checkpoint's state, and the log after it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use raft::eraftpb::{Entry, EntryType, HardState};
@@ -61,7 +61,7 @@ impl Member {
             inflight_bytes: 0,
             lost_until: None,
             reads: Default::default(),
-            asks: BTreeMap::new(),
+            asks: Default::default(),
             held: Default::default(),
             outbox: Default::default(),
             last_time: WallMs(0),

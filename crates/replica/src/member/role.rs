@@ -148,7 +148,7 @@ impl Member {
         for (ticket, ..) in self.reads.take_all() {
             turn.reply(ticket, Err(error));
         }
-        for ticket in std::mem::take(&mut self.asks).into_keys() {
+        for ticket in self.asks.take_all() {
             turn.reply(ticket, Err(error));
         }
     }
