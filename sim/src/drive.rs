@@ -197,7 +197,6 @@ impl World {
             Output::Leader(group, term, leader) => {
                 self.note(format_args!("{id} {group} term {term} led by {leader:?}"));
                 if leader == Some(id) {
-                    self.oracle.disturbances += 1;
                     let known = *self.leaders.entry((group, term)).or_insert(id);
                     if known != id {
                         self.fail(format!("I-9: {known} and {id} lead {group} in term {term}"));
@@ -318,7 +317,6 @@ impl World {
     /// Everything on the link is lost; both ends hear of it.
     pub(crate) fn break_link(&mut self, a: NodeId, b: NodeId) {
         let link = self.net.life(a, b);
-        self.oracle.disturbances += 1;
         let known = Mono(self.now.0 + LINK_BROKEN_US);
         self.net.break_link(known, a, b);
         for (node, peer) in [(a, b), (b, a)] {

@@ -99,8 +99,6 @@ pub(crate) struct Oracle {
     by_payload: BTreeMap<String, usize>,
     /// Bytes added to every message.
     padding: usize,
-    /// Broken links and new leaders so far: who was answered without one in between was answered by the first attempt.
-    pub(crate) disturbances: u64,
     pub(crate) acks: u64,
     pub(crate) reads: u64,
 }

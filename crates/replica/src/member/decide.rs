@@ -10,11 +10,12 @@ use wk_chat::command::{Append, Batch, RulesVersion, Stamp};
 use wk_chat::request::{CallError, OutboxKey, SetChange, Why, Write};
 use wk_chat::{Answer, Command, Context, Facts, Machine, Needs, Query, Reply, Request, Verdict};
 use wk_proto::limits::ENTRY_BYTES_MAX;
-use wk_proto::{MessageId, Ticket, WallMs};
+use wk_proto::{ChannelKey, MessageId, Ticket, WallMs};
 use wk_store::View;
 
 use super::{Caller, Fault, Leading, Member, Proposal, Role, Turn, mix};
 use crate::asks::Wait;
+use crate::held::Line;
 use crate::ids::Ids;
 use crate::limits::{
     ASK_WAIT_MS, BATCH_COMMANDS_MAX, BATCHES_IN_FLIGHT_MAX, GROUP_CALLS_MAX, READS_WAITING_MAX,
@@ -296,7 +297,10 @@ impl Member {
         };
         let time = turn.wall.max(self.last_time);
         match Machine::result_of_first(view, turn.policy, time, send)? {
-            Some(result) => self.hold(ticket, result, &[], Some(&send.channel), turn),
+            Some(result) => {
+                let line = Line::Messages(send.channel.clone());
+                self.hold(ticket, result, &[], Some(&line), turn);
+            }
             None => turn.reply(ticket, Ok(refusal)),
         }
         Ok(())
@@ -401,9 +405,22 @@ fn waited(wait: Wait, turn: &mut Turn<'_>) -> Option<(Ticket, Request)> {
 }
 
 fn caller(ticket: Ticket, request: &Request) -> Caller {
-    match request {
-        Request::Send(send) => Caller::Send(ticket, send.channel.clone()),
-        _ => Caller::Write(ticket),
+    let line = match request {
+        Request::Send(send) => Some(Line::Messages(send.channel.clone())),
+        Request::Write(write) => changed(write).map(|channel| Line::Changes(channel.ordinary())),
+        Request::Admit(_) | Request::Query(_) => None,
+    };
+    match line {
+        Some(line) => Caller::InLine(ticket, line),
+        None => Caller::Single(ticket),
+    }
+}
+
+/// The channel whose members or lists this changes.
+fn changed(write: &Write) -> Option<&ChannelKey> {
+    match write {
+        Write::Members { channel, .. } | Write::Lists { channel, .. } => Some(channel),
+        _ => None,
     }
 }
 

@@ -23,12 +23,12 @@ use raft::eraftpb::{Entry, Message, MessageType};
 use wk_chat::request::{CallError, Reply, Why};
 use wk_chat::{Machine, Policy, Request};
 use wk_proto::{
-    ChannelKey, Fence, GroupId, LogIndex, MessageId, Mono, NodeId, ReplicaId, Term, Ticket, WallMs,
+    Fence, GroupId, LogIndex, MessageId, Mono, NodeId, ReplicaId, Term, Ticket, WallMs,
 };
 use wk_store::{SlotStore, WalRecord};
 
 use crate::asks::Asks;
-use crate::held::Held;
+use crate::held::{Held, Line};
 use crate::ids::Ids;
 use crate::limits::{APPEND_BYTES_MAX, FETCH_WAIT_MS, LOG_BUDGET_BYTES_MAX, PAUSED_BYTES_MAX};
 use crate::log::Log;
@@ -167,17 +167,17 @@ struct Proposal {
 enum Caller {
     /// The shard itself.
     Nobody,
-    /// A message: replies of one channel keep their order.
-    Send(Ticket, ChannelKey),
-    /// Anything else.
-    Write(Ticket),
+    /// Its reply keeps its place in this line.
+    InLine(Ticket, Line),
+    /// Its reply may overtake any other.
+    Single(Ticket),
 }
 
 impl Caller {
     fn ticket(&self) -> Option<Ticket> {
         match self {
             Self::Nobody => None,
-            Self::Send(ticket, _) | Self::Write(ticket) => Some(*ticket),
+            Self::InLine(ticket, _) | Self::Single(ticket) => Some(*ticket),
         }
     }
 }
