@@ -173,7 +173,7 @@ pub struct Home {
 }
 
 impl Home {
-    /// Opens `<data_dir>/wukongim/`, and creates both if they are not there. Spec: R-START-8, T-DSK-10.
+    /// Opens `<data_dir>/wukongim/`, and creates both if they are not there (H51).
     pub fn open(data_dir: &Path, owner: &Owner) -> Result<Self, HomeError> {
         let path = data_dir.join(FOLDER);
         let v2 = V2_MARKERS

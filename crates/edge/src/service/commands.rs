@@ -140,7 +140,7 @@ impl Handed {
         self.raise(uid, positions);
     }
 
-    /// Another device's newer position is kept (R7).
+    /// Another device's newer position is kept.
     fn raise(&self, uid: &Uid, positions: Positions) {
         if positions.is_empty() {
             return;
