@@ -184,7 +184,7 @@ impl Client {
             .map(|(n, _)| *n)
             .collect();
         due.into_iter()
-            .filter_map(|op| self.attempt(op, now, oracle))
+            .filter_map(|op| self.attempt(op, oracle))
             .collect()
     }
 
@@ -288,7 +288,7 @@ impl Client {
         }
     }
 
-    fn attempt(&mut self, number: u64, now: Mono, oracle: &Oracle) -> Option<Attempt> {
+    fn attempt(&mut self, number: u64, oracle: &Oracle) -> Option<Attempt> {
         let conn = self.conn?;
         let client = self.number;
         let op = self.ops.get_mut(&number)?;
