@@ -33,4 +33,4 @@ fmt: toolchain ## format
 lint: toolchain ## lints, warnings are errors
 	@$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
-check: fmt lint test ## what CI does
+check: fmt lint test ## before a commit: format, lints, the whole suite

@@ -1,8 +1,8 @@
 //! Deterministic simulation: the real shards, stores, logs, machines and routers of a whole cluster in one thread, under virtual
-//! time, on disks and a network that do their worst (design §8).
+//! time, on disks and a network that do their worst.
 //!
 //! A seed is a run: same seed, same trace. Clients record what they were told; [`oracle`] holds it against the invariants of
-//! `spec/cluster.md` 7.1 while the run goes on, [`check`] when it is over. [`Plant`] puts bugs into the drivers played here, which
+//! Spec: cluster 7.1 while the run goes on, [`check`] when it is over. [`Plant`] puts bugs into the drivers played here, which
 //! must be found.
 //!
 //! * [`world`]: time, events, the way of a call; [`drive`]: what cores ask for, performed; [`faults`]: what goes wrong;

@@ -1,4 +1,4 @@
-//! Bugs on purpose. A simulator that finds none of them proves nothing (design §8).
+//! Bugs on purpose. A simulator that finds none of them proves nothing.
 
 use std::fmt;
 

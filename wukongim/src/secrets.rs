@@ -1,4 +1,4 @@
-//! Secrets of an installation: made at the first start, kept readable by the owner alone, shown once (design §10).
+//! Secrets of an installation: made at the first start, kept readable by the owner alone, shown once.
 
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;

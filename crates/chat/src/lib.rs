@@ -1,4 +1,4 @@
-//! The replicated machine of one slot: users, tokens, channels, members, lists, messages, conversations (design §2, decisions §3.1).
+//! The replicated machine of one slot: users, tokens, channels, members, lists, messages, conversations.
 //!
 //! Pure: no runtime, clock, configuration, randomness or file layout. A leader calls `needs → decide` with facts in memory and turns
 //! a [`Request`] into a [`Command`]; every replica applies the command to a store transaction and gets the same [`Outcome`].

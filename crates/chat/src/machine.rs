@@ -72,6 +72,21 @@ impl Machine {
         }
     }
 
+    /// The result of the first copy of a SEND, if `view` holds it: the leader's answer where [`Self::decide`] refuses a later copy
+    /// (H33). Only a message with a number has copies.
+    pub fn result_of_first(
+        view: &View,
+        policy: &Policy,
+        now: WallMs,
+        send: &SendRequest,
+    ) -> wk_store::Result<Option<Reply>> {
+        if !send.is_numbered() {
+            return Ok(None);
+        }
+        let since = dedupe_since(send, now, policy.dedupe_window_ms);
+        messages::result_of_first(view, send, since)
+    }
+
     /// Applies one command of the entry at `at`; `position` is its number inside the entry. Errors are the store's, and stop the group.
     pub fn apply(
         &mut self,

@@ -14,7 +14,7 @@ pub struct Policy {
     pub token_auth: bool,
     /// `managerUID`.
     pub manager_uid: Uid,
-    /// `managerToken`; the manager logs in only with it (N3).
+    /// `managerToken`: if there is one, the manager logs in only with it (N3).
     pub manager_token: Option<Arc<str>>,
     /// `customerService.visitorsSuffix` if `visitorsOn`: such uids need no token.
     pub visitor_suffix: Option<Arc<str>>,

@@ -103,6 +103,13 @@ pub struct SendRequest {
     pub receiver_allows_strangers: Option<bool>,
 }
 
+impl SendRequest {
+    /// Whether it is recognised when it comes again (H33): it has a number, and it is stored.
+    pub fn is_numbered(&self) -> bool {
+        !self.client_msg_no.is_empty() && !self.flags.has(Flags::NO_PERSIST)
+    }
+}
+
 /// What became of a SEND.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SendResult {

@@ -1,4 +1,4 @@
-//! Who is connected where. Each entry has one writer, the node that holds the socket; there is nothing to merge (design §5).
+//! Who is connected where. Each entry has one writer, the node that holds the socket; there is nothing to merge (H18).
 //!
 //! Every node keeps the whole directory (≤ 9 nodes, ≤ 10 M sessions: H18). This value is the local copy and, for this node's own
 //! sessions, the list of what peers have not acknowledged: an entry is *visible* once every node that may deliver has it (H17).

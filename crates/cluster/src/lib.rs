@@ -1,8 +1,8 @@
 //! What a node knows of the others, and how requests and sessions find each other. Sans-IO.
 //!
-//! * [`router`]: one way to reach a group, local or remote, with order and known effect (decisions §3.4, H30–H32);
+//! * [`router`]: one way to reach a group, local or remote, with order and known effect (H30–H32);
 //! * [`formation`]: how nodes become a cluster (H45, H52);
-//! * [`directory`]: who is connected where (decisions §3.5, H17–H20).
+//! * [`directory`]: who is connected where (H17–H20).
 //!
 //! It does not know what a request means, and owns no socket, thread or clock.
 

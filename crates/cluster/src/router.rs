@@ -8,7 +8,8 @@
 //!
 //! * H30: while a group has no leader its calls wait here, bounded by bytes, until their deadline.
 //! * H31: a lane's calls to a group go to one leader term at a time; nothing goes to a newer term until everything sent to the older
-//!   one is resolved, and what has to be sent again goes first, in the order it was submitted.
+//!   one is resolved, and what has to be sent again goes first, in the order it was submitted. Each call names its term, so that one
+//!   that was long on its way is not taken by a later leader.
 //! * H32: after an unknown outcome only a call marked [`Retry::IfIdempotent`] is sent again.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -68,10 +69,10 @@ impl Default for RouterLimits {
 /// What the driver must do.
 #[derive(Debug)]
 pub enum RouterOut<O> {
-    /// Hand to the local shard that owns the group; report with `on_result`.
-    ToShard(Ticket, GroupId, Request),
-    /// Hand to a peer; report with `on_result`.
-    ToPeer(NodeId, Ticket, GroupId, Request),
+    /// Hand to the local shard that owns the group, for its leader of this term alone; report with `on_result`.
+    ToShard(Ticket, GroupId, Term, Request),
+    /// Hand to a peer, likewise; report with `on_result`.
+    ToPeer(NodeId, Ticket, GroupId, Term, Request),
     /// The end of the call that was submitted with this origin.
     Done(O, Result<Reply, CallError>),
 }
@@ -493,10 +494,11 @@ fn send<O>(
 ) -> RouterOut<O> {
     pending.state = State::Sent(state.term);
     state.bytes += pending.cost;
+    let (group, term) = (pending.group, state.term);
     let request = pending.call.request.clone();
     match state.leader {
-        Some(node) if node != own => RouterOut::ToPeer(node, ticket, pending.group, request),
-        _ => RouterOut::ToShard(ticket, pending.group, request),
+        Some(node) if node != own => RouterOut::ToPeer(node, ticket, group, term, request),
+        _ => RouterOut::ToShard(ticket, group, term, request),
     }
 }
 

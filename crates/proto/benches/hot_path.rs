@@ -1,4 +1,5 @@
 //! What one message costs in this crate, in nanoseconds. By hand: `cargo bench -p wk-proto --bench hot_path`.
+#![allow(clippy::disallowed_methods, reason = "a bench reads the clock")]
 
 use std::hint::black_box;
 use std::time::Instant;

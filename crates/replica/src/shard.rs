@@ -108,8 +108,9 @@ pub enum Input {
     Tick,
     /// From a peer's shard.
     Peer(NodeId, PeerMessage),
-    /// A request for a group of this shard.
-    Call(Ticket, GroupId, Request),
+    /// A request for a group of this shard. With a term, only the leader of that term takes it: others answer `NotSent(NotLeader)`,
+    /// so that a delayed call does not end up behind what was sent later (H31).
+    Call(Ticket, GroupId, Option<Term>, Request),
     /// Everything up to this mark is on disk. Given to the shard **before** anything leaves the node that waited for it: a peer's
     /// answer must not overtake it.
     Durable(WalMark),
@@ -299,8 +300,8 @@ impl Shard {
             Input::Tick => self.tick = true,
             Input::Durable(mark) => self.durable = self.durable.max(Some(mark)),
             Input::Peer(node, message) => self.queue_peer(node, message),
-            Input::Call(ticket, group, request) => {
-                if let Err(why) = self.admit(ticket, group, request) {
+            Input::Call(ticket, group, term, request) => {
+                if let Err(why) = self.admit(ticket, group, term, request) {
                     let refusal = Err(CallError::NotSent(why));
                     self.refused.push(Output::Reply(ticket, refusal));
                 }
@@ -332,7 +333,13 @@ impl Shard {
         self.peers.push_back((node, message));
     }
 
-    fn admit(&mut self, ticket: Ticket, group: GroupId, request: Request) -> Result<(), Why> {
+    fn admit(
+        &mut self,
+        ticket: Ticket,
+        group: GroupId,
+        term: Option<Term>,
+        request: Request,
+    ) -> Result<(), Why> {
         let member = match self.groups.get_mut(&group) {
             None => return Err(Why::NotLeader),
             Some(State::Faulty(_)) => return Err(Why::Faulty),
@@ -343,6 +350,9 @@ impl Shard {
         }
         if self.is_full || self.inflight_bytes > SHARD_INFLIGHT_BYTES_MAX {
             return Err(Why::Busy);
+        }
+        if !member.leads_in(term) {
+            return Err(Why::NotLeader);
         }
         let before = member.inflight_bytes();
         member.call(ticket, request, self.config.group_inflight_bytes)?;
@@ -724,7 +734,7 @@ mod tests {
         let mut shard = shard();
         let [bad, good] = [0, 1].map(|slot| GroupId::Slot(SlotId(slot)));
         let query = || Request::Query(Box::new(Query::SystemUids));
-        shard.handle(NOW, WALL, Input::Call(Ticket(1), bad, query()));
+        shard.handle(NOW, WALL, Input::Call(Ticket(1), bad, None, query()));
         let (config, policy) = (shard.config.clone(), Policy::new());
         let mut turn = turn(&shard, &config, &policy);
         let taken = shard.guard::<()>(bad, &mut turn, |_, _| panic!("an invariant"));
@@ -739,8 +749,8 @@ mod tests {
             other => panic!("{other:?}"),
         }
         assert_eq!(shard.led(), (1, 2));
-        shard.handle(NOW, WALL, Input::Call(Ticket(2), bad, query()));
-        shard.handle(NOW, WALL, Input::Call(Ticket(3), good, query()));
+        shard.handle(NOW, WALL, Input::Call(Ticket(2), bad, None, query()));
+        shard.handle(NOW, WALL, Input::Call(Ticket(3), good, None, query()));
         match &poll(&mut shard)[..] {
             [
                 Output::Reply(Ticket(2), Err(CallError::NotSent(Why::Faulty))),

@@ -7,6 +7,8 @@
 //! entry:   | term u64 | len u32 | data |     its index is the message's + 1 + its position
 //! ```
 //!
+//! In a heartbeat `index` is ours: up to there all voters have the log on their disks.
+//!
 //! All numbers are little-endian. Decoding is total: any bytes give messages or an error, never a panic, and nothing is allocated
 //! for a length that is not there.
 

@@ -7,7 +7,7 @@ use wk_chat::request::{CallError, Why};
 use wk_chat::{Request, Write};
 use wk_proto::Flags;
 
-/// Shared by everything that takes work. Failure is final: nothing is retried on a disk that failed (design §3).
+/// Shared by everything that takes work. Failure is final: nothing is retried on a disk that failed.
 #[derive(Debug)]
 pub(crate) struct Gate {
     failed: watch::Sender<Option<String>>,

@@ -326,12 +326,12 @@ impl Route {
 
     fn hand_on(&self, item: RouterOut<Origin>, core: &mut Core, after: &mut After) {
         match item {
-            RouterOut::ToShard(ticket, group, request) => {
+            RouterOut::ToShard(ticket, group, term, request) => {
                 let shard = self.shard_of(group);
-                core.inputs[shard].push(Input::Call(ticket, group, request));
+                core.inputs[shard].push(Input::Call(ticket, group, Some(term), request));
             }
-            RouterOut::ToPeer(node, ticket, group, request) => {
-                if let Err(why) = self.mesh.call(node, ticket, group, &request) {
+            RouterOut::ToPeer(node, ticket, group, term, request) => {
+                if let Err(why) = self.mesh.call(node, ticket, (group, term), &request) {
                     // The router hears it in the same breath, and the call parks.
                     let refused = Err(CallError::NotSent(why));
                     core.router.on_result(self.clock.now(), ticket, refused);

@@ -1,4 +1,4 @@
-//! One client connection, from the first byte to the close: a sans-IO state machine (decisions §3.5).
+//! One client connection, from the first byte to the close: a sans-IO state machine.
 //!
 //! Bytes and results go in as [`Event`]s, bytes and wishes come out as [`Effect`]s; time is an argument, keys and salts are made from
 //! a seed. Nothing here knows sockets, slots or other sessions: a hostile peer can only hurt its own session.

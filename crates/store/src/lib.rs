@@ -37,7 +37,7 @@ pub use slot::{Dir, Head, Limit, SlotStore, Stored, Table, Tx, View};
 pub use wal::{Recovered, Wal, WalOptions, WalRecord};
 
 /// Why the store cannot do it. After any variant but `Invalid`, the caller treats the state as unknown: the group (a read) or
-/// the whole store (a write) stops; nothing is retried on the same file (design §3).
+/// the whole store (a write) stops; nothing is retried on the same file.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The operating system said no.

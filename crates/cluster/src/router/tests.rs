@@ -99,6 +99,25 @@ fn a_parked_call_ends_with_not_sent_at_its_deadline() {
 }
 
 #[test]
+fn a_call_names_the_term_it_is_meant_for() {
+    let mut h = Harness::new();
+    let mut terms = Vec::new();
+    for (term, node) in [(3, 1), (4, 2)] {
+        h.router.on_leader(GROUP, Term(term), Some(NodeId(node)));
+        h.router
+            .submit(None, 1, call(5_000, Retry::Never))
+            .expect("below the bound");
+        let mut out = Vec::new();
+        h.router.poll(&mut out);
+        terms.extend(out.into_iter().map(|item| match item {
+            RouterOut::ToShard(_, _, term, _) | RouterOut::ToPeer(_, _, _, term, _) => term,
+            RouterOut::Done(..) => panic!("nobody answered"),
+        }));
+    }
+    assert_eq!(terms, [Term(3), Term(4)]);
+}
+
+#[test]
 fn an_unknown_outcome_is_retried_only_if_idempotent() {
     let mut h = Harness::new();
     h.leader(1, 1);

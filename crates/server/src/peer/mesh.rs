@@ -215,11 +215,11 @@ impl Mesh {
         &self,
         node: NodeId,
         ticket: Ticket,
-        group: GroupId,
+        (group, term): (GroupId, Term),
         request: &Request,
     ) -> Result<(), Why> {
         let peer = self.peers.get(&node).ok_or(Why::Link)?;
-        let frame = Message::Call(ticket, group, request.encode()).encode();
+        let frame = Message::Call(ticket, group, term, request.encode()).encode();
         let mut outstanding = peer.outstanding.lock();
         peer.calls.put(frame, Some(ticket))?;
         outstanding.insert(ticket);
@@ -610,7 +610,7 @@ mod tests {
     #[tokio::test]
     async fn a_broken_link_ends_every_call_and_knows_which_never_left() {
         let mesh = mesh();
-        let call = |n| mesh.call(A, Ticket(n), GroupId::Control, &query());
+        let call = |n| mesh.call(A, Ticket(n), (GroupId::Control, Term(1)), &query());
         assert_eq!(call(1), Err(Why::Link));
         let peer = mesh.peer(A).unwrap();
         peer.calls.open(LinkId(1));

@@ -71,7 +71,8 @@ pub(crate) enum Message {
     Raft(PeerMessage),
     /// Alive, and the leader of these groups (H56).
     Beat(Vec<(GroupId, Term)>),
-    Call(Ticket, GroupId, Bytes),
+    /// For the leader of this term of the group (H31).
+    Call(Ticket, GroupId, Term, Bytes),
     Reply(Ticket, Result<Bytes, CallError>),
     /// All sessions follow, up to the end; what is not among them is gone.
     SessionsBegin,
@@ -111,11 +112,14 @@ impl Message {
                     out.put_u64_le(term.0);
                 }
             }),
-            Self::Call(ticket, group, request) => encode(kind::CALL, request.len() + 12, |out| {
-                out.put_u64_le(ticket.0);
-                out.put_u32_le(group.to_u32());
-                out.put_slice(request);
-            }),
+            Self::Call(ticket, group, term, request) => {
+                encode(kind::CALL, request.len() + 20, |out| {
+                    out.put_u64_le(ticket.0);
+                    out.put_u32_le(group.to_u32());
+                    out.put_u64_le(term.0);
+                    out.put_slice(request);
+                })
+            }
             Self::Reply(ticket, outcome) => {
                 let size = outcome.as_ref().map_or(2, Bytes::len) + 9;
                 encode(kind::REPLY, size, |out| {
@@ -155,7 +159,8 @@ impl Message {
             kind::CALL => {
                 let ticket = Ticket(body.u64()?);
                 let group = GroupId::from_u32(body.u32()?)?;
-                Self::Call(ticket, group, body.rest())
+                let term = Term(body.u64()?);
+                Self::Call(ticket, group, term, body.rest())
             }
             kind::REPLY => Self::Reply(Ticket(body.u64()?), outcome(body)?),
             kind::SESSIONS_BEGIN => Self::SessionsBegin,
@@ -394,7 +399,12 @@ mod tests {
         vec![
             Message::Raft(PeerMessage(Bytes::from_static(b"raft"))),
             Message::Beat(vec![(GroupId::Control, Term(7))]),
-            Message::Call(Ticket(1), GroupId::Control, Bytes::from_static(b"ask")),
+            Message::Call(
+                Ticket(1),
+                GroupId::Control,
+                Term(3),
+                Bytes::from_static(b"ask"),
+            ),
             Message::Reply(Ticket(1), Ok(Bytes::from_static(b"yes"))),
             Message::Reply(Ticket(1), Err(CallError::NotSent(Why::NotLeader))),
             Message::Reply(Ticket(1), Err(CallError::Unknown(Why::Link))),

@@ -6,7 +6,7 @@ use wk_chat::request::{CallError, Why};
 use wk_chat::{KICK_TEXT, Reply, Request};
 use wk_cluster::formation::{Event, LinkState};
 use wk_cluster::{Liveness, PublishId};
-use wk_proto::{ConnId, GroupId, NodeId, Ticket};
+use wk_proto::{ConnId, GroupId, NodeId, Term, Ticket};
 use wk_replica::{Input, PeerMessage};
 
 use super::hello::Purpose;
@@ -84,8 +84,8 @@ impl Intake {
                 let news = parts.mesh.heard(self.node, offices, parts.clock.now());
                 self.news.extend(news);
             }
-            Message::Call(ticket, group, request) => {
-                if let Err(error) = self.call(parts, ticket, group, request) {
+            Message::Call(ticket, group, term, request) => {
+                if let Err(error) = self.call(parts, ticket, (group, term), request) {
                     parts.mesh.answer(self.node, self.link, ticket, &Err(error));
                 }
             }
@@ -138,7 +138,7 @@ impl Intake {
         &mut self,
         parts: &Parts,
         ticket: Ticket,
-        group: GroupId,
+        (group, term): (GroupId, Term),
         request: bytes::Bytes,
     ) -> Result<(), CallError> {
         let request = Request::decode(request).map_err(|_| CallError::NotSent(Why::Faulty))?;
@@ -149,7 +149,7 @@ impl Intake {
         let taken = parts.mesh.take_call(self.node, self.link, ticket);
         let ticket = taken.map_err(CallError::NotSent)?;
         let shard = parts.route.shard_of(group);
-        self.inputs[shard].push(Input::Call(ticket, group, request));
+        self.inputs[shard].push(Input::Call(ticket, group, Some(term), request));
         Ok(())
     }
 
