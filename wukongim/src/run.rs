@@ -14,7 +14,7 @@ use wk_server::{ClusterConfig, ListenConfig, Node, NodeConfig, StartError};
 use crate::config::{Effect, Given, Settings};
 use crate::descriptors::Shares;
 use crate::secrets::{Loaded, Secrets};
-use crate::{EXIT_CONFIG, Failure};
+use crate::{EXIT_CONFIG, EXIT_NOT_READY, Failure};
 
 /// Runs until SIGINT or SIGTERM, or until the node cannot go on.
 pub fn run(given: &Given, settings: Settings) -> Result<ExitCode, Failure> {
@@ -133,6 +133,10 @@ async fn serve(settings: Settings, shares: Shares, started: Instant) -> Result<E
     let _ = stop_api.send(());
     tokio::join!(api.stopped(), node.stop());
     match failed {
+        Some(message) if node.has_given_up() => Err(Failure {
+            message,
+            code: EXIT_NOT_READY,
+        }),
         Some(why) => Err(Failure::runtime(format!(
             "{why}; nothing acknowledged is lost, start it again when the cause is gone"
         ))),
@@ -169,6 +173,7 @@ pub fn node_config(settings: &Settings, shares: &Shares) -> NodeConfig {
         cluster: settings.cluster.as_ref().map(|cluster| ClusterConfig {
             addr: cluster.addr,
             nodes: cluster.nodes.nodes.clone(),
+            start_timeout_ms: cluster.start_timeout_ms,
             secret: cluster.secret.clone(),
         }),
         policy,

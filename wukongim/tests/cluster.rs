@@ -67,6 +67,10 @@ impl Plan {
 
     /// Starts node `node`, from 0.
     fn start(&self, node: usize) -> Process {
+        Process(self.command(node).spawn().unwrap())
+    }
+
+    fn command(&self, node: usize) -> Command {
         let [tcp, ws, http, cluster] = &self.addrs[node];
         let nodes = self.addrs.iter().enumerate();
         let nodes: Vec<_> = nodes.map(|(n, a)| format!("{}@{}", n + 1, a[3])).collect();
@@ -88,7 +92,7 @@ impl Plan {
             .env("WK_CLUSTER_SECRET", "of this test")
             .stdout(Stdio::null())
             .stderr(log.unwrap());
-        Process(command.spawn().unwrap())
+        command
     }
 
     fn http(&self, node: usize) -> &str {
@@ -236,6 +240,21 @@ fn a_killed_node_costs_no_acknowledged_message_and_catches_up() {
     plan.until("acknowledged", || plan.send(0, "late", "comer", "3"));
     let history = plan.history(2, "late", "comer");
     assert_eq!(history[0], (1, "1".to_owned()));
+}
+
+#[test]
+fn a_node_that_may_not_wait_for_ever_says_for_whom_it_waited() {
+    let plan = Plan::new(3);
+    let mut command = plan.command(0);
+    command.env("WK_CLUSTER_STARTTIMEOUT", "300ms");
+    let mut node = Process(command.spawn().unwrap());
+    assert_eq!(node.0.wait().unwrap().code(), Some(75));
+    let said = std::fs::read_to_string(log(&plan.root(0))).unwrap();
+    let last = said.lines().last().unwrap();
+    assert!(
+        last.contains("startTimeout") && last.contains("node 3: refused"),
+        "{said}"
+    );
 }
 
 /// Every message of every sender, once, in order, on each of these nodes.

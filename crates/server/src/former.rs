@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -32,6 +33,7 @@ pub(crate) struct Former {
     clock: Clock,
     formation: Option<Mutex<Formation>>,
     wake: Notify,
+    gave_up: AtomicBool,
 }
 
 impl Former {
@@ -41,7 +43,12 @@ impl Former {
             clock,
             formation,
             wake: Notify::new(),
+            gave_up: AtomicBool::new(false),
         }
+    }
+
+    pub(crate) fn has_given_up(&self) -> bool {
+        self.gave_up.load(Relaxed)
     }
 
     /// Takes an event. Never waits.
@@ -172,7 +179,11 @@ impl Founder {
                 tracing::info!(phase = phase.name(), state = state.name(), ms, "formation");
             }
             Effect::Warn(text) => tracing::warn!("{text}"),
-            Effect::GiveUp(report) => return Err(report.detail),
+            Effect::GiveUp(report) => {
+                self.parts.former.gave_up.store(true, Relaxed);
+                let texts = obstacles(&report).join("; ");
+                return Err(format!("not ready within cluster.startTimeout: {texts}"));
+            }
         }
         Ok(())
     }

@@ -34,6 +34,8 @@ pub struct ClusterConfig {
     /// Every node, this one included, with the address (`host:port`) under which the others reach it. The same numbers on every
     /// node, for ever: they found the cluster. Addresses may change, and names are looked up for every attempt.
     pub nodes: BTreeMap<NodeId, String>,
+    /// Longest the node may take to be ready for the first time, in ms; then it gives up ([`Node::has_given_up`]). `None`: no limit.
+    pub start_timeout_ms: Option<u64>,
     /// What nodes prove to each other to know. Without one, peers are told by the addresses in `nodes` (H53).
     pub secret: Option<String>,
 }
@@ -283,6 +285,11 @@ impl Node {
     /// How this node becomes, or became, part of its cluster (cluster 7.3); `None`: it is alone and has none.
     pub fn formation(&self) -> Option<Report> {
         self.parts().former.report()
+    }
+
+    /// Whether [`Self::failed`] is no failure but [`ClusterConfig::start_timeout_ms`] having passed.
+    pub fn has_given_up(&self) -> bool {
+        self.parts().former.has_given_up()
     }
 
     /// Current rules.

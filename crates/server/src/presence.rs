@@ -270,3 +270,96 @@ fn forget(admitting: &mut Admitting, uid: &Uid, conn: ConnId) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::Own;
+    use std::collections::VecDeque;
+    use std::task::{Context, Waker};
+    use wk_proto::{Mono, Term, WallMs};
+
+    const PEERS: [NodeId; 2] = [NodeId(2), NodeId(3)];
+
+    fn presence() -> (Presence, Arc<Hub>) {
+        let own = Own {
+            node: NodeId(1),
+            cluster: 0,
+            disk: 0,
+            incarnation: 0,
+            secret: None,
+        };
+        let peers = PEERS.map(|node| (node, String::new())).into();
+        let mesh = Arc::new(Mesh::new(own, peers, Mono(0)));
+        let hub = Arc::new(Hub::new().0);
+        (Presence::new(NodeId(1), hub.clone(), mesh), hub)
+    }
+
+    fn info() -> Info {
+        Info {
+            uid: Uid::trusted("ann"),
+            device_flag: 0,
+            device_id: "d".into(),
+            master: false,
+            version: 5,
+            json: false,
+        }
+    }
+
+    fn fence(n: u64) -> Fence {
+        Fence { term: Term(1), n }
+    }
+
+    #[test]
+    fn a_session_is_visible_once_every_peer_knows_it_or_is_gone() {
+        let (presence, hub) = presence();
+        let guard = hub.add(([127, 0, 0, 1], 1).into(), WallMs(0));
+        let mut wakes = Wakes::default();
+        assert!(!presence.publish(guard.conn.id, &info(), fence(1), &mut wakes));
+        let is_told = || {
+            let mut events = VecDeque::new();
+            let cx = Context::from_waker(Waker::noop());
+            guard.conn.poll_mail(&cx, 1, &mut events).is_ready()
+                && matches!(events.front(), Some(Event::Visible))
+        };
+        presence.peer_knows(PEERS[0], PublishId(1), &mut wakes);
+        assert!(!events_of(&guard.conn), "the other does not know it");
+        presence.peer_is(PEERS[1], Liveness::Gone, &mut wakes);
+        assert!(is_told());
+        // A peer that comes back is waited for again.
+        presence.peer_is(PEERS[1], Liveness::Unknown, &mut wakes);
+        assert!(!presence.publish(guard.conn.id, &info(), fence(2), &mut wakes));
+    }
+
+    #[test]
+    fn the_younger_admission_wins_wherever_it_was() {
+        let (presence, hub) = presence();
+        let guard = hub.add(([127, 0, 0, 1], 1).into(), WallMs(0));
+        let mut wakes = Wakes::default();
+        presence.publish(guard.conn.id, &info(), fence(5), &mut wakes);
+        let elsewhere = |conn, n| Entry {
+            session: SessionRef {
+                node: PEERS[0],
+                conn: ConnId(conn),
+            },
+            device_flag: 0,
+            device_id: "d".into(),
+            master: false,
+            fence: fence(n),
+        };
+        let ann = Uid::trusted("ann");
+        presence.peer_adds(&ann, elsewhere(1, 4), &mut wakes);
+        assert!(
+            !events_of(&guard.conn),
+            "the older one is kicked over there"
+        );
+        presence.peer_adds(&ann, elsewhere(2, 6), &mut wakes);
+        assert!(events_of(&guard.conn));
+        assert_eq!(presence.directory().sessions(&ann).len(), 1);
+    }
+
+    fn events_of(conn: &crate::hub::Conn) -> bool {
+        let cx = Context::from_waker(Waker::noop());
+        conn.poll_mail(&cx, 1, &mut VecDeque::new()).is_ready()
+    }
+}

@@ -210,7 +210,7 @@ fn setup(
         list,
         pledge,
         seed: None,
-        start_timeout_ms: None,
+        start_timeout_ms: cluster.start_timeout_ms,
         cluster_id: rand::random::<u128>().max(1),
         secret: Secret(rand::random()),
         version: env!("CARGO_PKG_VERSION").to_owned(),

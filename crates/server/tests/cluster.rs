@@ -47,6 +47,7 @@ fn configs(count: u32) -> (Vec<NodeConfig>, Vec<TempDir>) {
         config.cluster = Some(ClusterConfig {
             addr: *addr,
             nodes: nodes.clone(),
+            start_timeout_ms: None,
             secret: Some("known to all".to_owned()),
         });
         // Groups meet their shards in another order on every node.

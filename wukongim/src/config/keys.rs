@@ -168,6 +168,7 @@ pub const KEYS: &[Key] = &[
     key("api.openToNetwork", Bool, "false", Works),
     key("cmd.tempRetention", Duration, "30d", Works),
     key("cluster.secret", Text, "", Works),
+    key("cluster.startTimeout", Duration, "0", Works),
     key("shards", Int, "0", Works),
     key("connectionsMax", Int, "0", Works),
 ];

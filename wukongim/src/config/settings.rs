@@ -48,6 +48,7 @@ pub struct Settings {
 pub struct Cluster {
     pub addr: SocketAddr,
     pub nodes: NodeList,
+    pub start_timeout_ms: Option<u64>,
     pub secret: Option<String>,
 }
 
@@ -180,9 +181,11 @@ impl Read<'_> {
         let wrong = |error| ConfigError(format!("{}: {error}", listed.source));
         let nodes = NodeList::parse(&entries, node, &reached).map_err(wrong)?;
         let secret = self.text("cluster.secret", "");
+        let limit = self.duration("cluster.startTimeout", 0);
         Ok(Some(Cluster {
             addr,
             nodes,
+            start_timeout_ms: (limit > 0).then_some(limit),
             secret: (!secret.is_empty()).then_some(secret),
         }))
     }
