@@ -15,8 +15,8 @@ fn done(world: &mut World, ticket: Ticket) {
 
 fn refused(world: &mut World, request: Request) {
     let ticket = world.call(ONE, request);
-    match world.result(ticket).unwrap() {
-        Reply::Sent(result) => assert_eq!(result.reason, Reason::SubscriberNotExist),
+    match world.result(ticket) {
+        Ok(Reply::Sent(result)) => assert_eq!(result.reason, Reason::SubscriberNotExist),
         other => panic!("{other:?}"),
     }
 }

@@ -12,15 +12,17 @@ const MESSAGES: u64 = 12;
 const BYTES: usize = 600 * 1024;
 
 fn kept(world: &World, node: NodeId) -> usize {
-    let slot = slots(&world.plan).next().unwrap();
+    let slot = slots(&world.plan).next().expect("it has one");
     let wal = &world.nodes[&node].wal;
     wal.recovered(replica_id(slot, node)).entries.len()
 }
 
 fn head(world: &World, node: NodeId) -> Option<MessageSeq> {
-    let slot = slots(&world.plan).next().unwrap();
-    let view = world.shard(node).view(slot).unwrap();
-    view.head(&info("news")).unwrap().map(|head| head.seq)
+    let slot = slots(&world.plan).next().expect("it has one");
+    let view = world.shard(node).view(slot).expect("it is here");
+    view.head(&info("news"))
+        .expect("readable")
+        .map(|head| head.seq)
 }
 
 #[test]
