@@ -4,7 +4,7 @@ use wk_chat::request::CallError;
 use wk_chat::request::Why;
 use wk_chat::{Effect, Query, Reply, Request, Write, implicit_recipients};
 use wk_cluster::{Retry, RouterOut};
-use wk_proto::{ChannelKey, GroupId, LogIndex, MessageId, Mono, NodeId, ReplicaId, Ticket};
+use wk_proto::{ChannelKey, GroupId, LogIndex, MessageId, Mono, NodeId, ReplicaId, Term, Ticket};
 use wk_replica::{Input, Output, PeerMessage, WalMark};
 use wk_store::{Frozen, IoBudget, View};
 
@@ -51,6 +51,7 @@ impl World {
     /// Lets a node work until nothing is left for now.
     pub(crate) fn turn(&mut self, id: NodeId) {
         let (now, wall) = (self.now, self.wall(id));
+        let life = self.nodes[&id].life;
         for _ in 0..TURNS_MAX {
             let Some(up) = &mut self.node(id).up else {
                 return;
@@ -63,14 +64,21 @@ impl World {
                 return self.after_turn(id);
             }
             if is_behind {
-                let life = self.nodes[&id].life;
                 self.hand(id, life, Input::Tick);
             }
+            // What a process wanted ends with it: the disk may fail at any output.
             for output in out {
-                self.perform(id, output);
+                if self.nodes[&id].life == life {
+                    self.perform(id, output);
+                }
             }
             for output in routed {
-                self.route(id, output);
+                if self.nodes[&id].life == life {
+                    self.route(id, output);
+                }
+            }
+            if self.nodes[&id].life != life {
+                return;
             }
         }
         self.fail(format!("{id} has work for ever"));
@@ -189,7 +197,6 @@ impl World {
             Output::Leader(group, term, leader) => {
                 self.note(format_args!("{id} {group} term {term} led by {leader:?}"));
                 if leader == Some(id) {
-                    self.oracle.disturbances += 1;
                     let known = *self.leaders.entry((group, term)).or_insert(id);
                     if known != id {
                         self.fail(format!("I-9: {known} and {id} lead {group} in term {term}"));
@@ -216,10 +223,10 @@ impl World {
 
     fn route(&mut self, id: NodeId, output: RouterOut<Origin>) {
         match output {
-            RouterOut::ToShard(ticket, group, request) => {
-                self.call_shard(id, Caller::Router(ticket), group, request);
+            RouterOut::ToShard(ticket, group, term, request) => {
+                self.call_shard(id, Caller::Router(ticket), group, term, request);
             }
-            RouterOut::ToPeer(node, ticket, group, request) => {
+            RouterOut::ToPeer(node, ticket, group, term, request) => {
                 let life = self.net.life(id, node);
                 if let Some(up) = &mut self.node(id).up {
                     up.remote.insert(ticket, (node, life));
@@ -231,6 +238,7 @@ impl World {
                     Packet::Call {
                         ticket,
                         group,
+                        term,
                         request,
                     },
                 );
@@ -239,13 +247,20 @@ impl World {
         }
     }
 
-    fn call_shard(&mut self, id: NodeId, caller: Caller, group: GroupId, request: Request) {
+    fn call_shard(
+        &mut self,
+        id: NodeId,
+        caller: Caller,
+        group: GroupId,
+        term: Term,
+        request: Request,
+    ) {
         let life = self.nodes[&id].life;
         let Some(up) = &mut self.node(id).up else {
             return;
         };
         let ticket = up.ticket(caller);
-        self.hand(id, life, Input::Call(ticket, group, request));
+        self.hand(id, life, Input::Call(ticket, group, Some(term), request));
     }
 
     /// A shard's call ended.
@@ -302,7 +317,6 @@ impl World {
     /// Everything on the link is lost; both ends hear of it.
     pub(crate) fn break_link(&mut self, a: NodeId, b: NodeId) {
         let link = self.net.life(a, b);
-        self.oracle.disturbances += 1;
         let known = Mono(self.now.0 + LINK_BROKEN_US);
         self.net.break_link(known, a, b);
         for (node, peer) in [(a, b), (b, a)] {
@@ -363,12 +377,13 @@ impl World {
             Packet::Call {
                 ticket,
                 group,
+                term,
                 request,
             } => match Request::decode(request) {
                 Ok(request) => {
                     let node = from;
                     let caller = Caller::Peer { node, life, ticket };
-                    self.call_shard(to, caller, group, request);
+                    self.call_shard(to, caller, group, term, request);
                 }
                 Err(error) => self.fail(format!("a request cannot be read: {error}")),
             },
@@ -549,6 +564,9 @@ impl World {
         };
         let is_full = self.nodes[&id].faults.capacity.is_some() && !self.nodes[&id].disk.is_off();
         match (merged, prepared) {
+            (_, Err(error)) if is_storage_full(&error) => {
+                self.fail(format!("{id} stops over what it need not write: {error}"));
+            }
             // The log is dead after any error; a merge that finds no room is tried again later.
             (_, Err(error)) => self.disk_failed(id, &error),
             (Err(error), _) if !is_full => self.disk_failed(id, &error),
@@ -635,4 +653,9 @@ impl World {
             client.received.push((channel, seq, id));
         }
     }
+}
+
+fn is_storage_full(error: &wk_store::Error) -> bool {
+    let full = std::io::ErrorKind::StorageFull;
+    matches!(error, wk_store::Error::Io { source, .. } if source.kind() == full)
 }

@@ -13,7 +13,7 @@ use wk_proto::{
 use wk_store::Dir;
 
 use crate::dice::Dice;
-use crate::oracle::{Before, Checked, OUTBOX_WAIT_MS, Oracle, ms_between, uid};
+use crate::oracle::{Before, CONSTANT_NUMBER, Checked, OUTBOX_WAIT_MS, Oracle, ms_between, uid};
 
 /// Groups clients talk in.
 const GROUPS: u64 = 2;
@@ -61,10 +61,7 @@ pub(crate) enum Work {
 struct Op {
     work: Work,
     sent: bool,
-    attempts: u32,
-    /// Seen by the oracle when the attempt began.
-    disturbances: u64,
-    /// Of the attempt under way.
+    /// When it was first asked for.
     begun: Mono,
     /// Not before then.
     due: Mono,
@@ -187,7 +184,7 @@ impl Client {
             .map(|(n, _)| *n)
             .collect();
         due.into_iter()
-            .filter_map(|op| self.attempt(op, now, oracle))
+            .filter_map(|op| self.attempt(op, oracle))
             .collect()
     }
 
@@ -203,8 +200,6 @@ impl Client {
         let op = Op {
             work,
             sent: false,
-            attempts: 0,
-            disturbances: 0,
             begun: now,
             due: now,
             before: Before::default(),
@@ -216,7 +211,7 @@ impl Client {
     pub(crate) fn compose(&mut self, now: Mono, channel: ChannelKey, oracle: &mut Oracle) -> Work {
         let number = match self.numbers {
             Numbers::Unique => format!("{}-{}", self.number, oracle.messages.len()),
-            Numbers::Constant => "always".to_owned(),
+            Numbers::Constant => CONSTANT_NUMBER.to_owned(),
             Numbers::None => String::new(),
         };
         let at = oracle.compose(now, channel, self.number, number);
@@ -293,14 +288,11 @@ impl Client {
         }
     }
 
-    fn attempt(&mut self, number: u64, now: Mono, oracle: &Oracle) -> Option<Attempt> {
+    fn attempt(&mut self, number: u64, oracle: &Oracle) -> Option<Attempt> {
         let conn = self.conn?;
         let client = self.number;
         let op = self.ops.get_mut(&number)?;
         op.sent = true;
-        op.attempts += 1;
-        op.disturbances = oracle.disturbances;
-        op.begun = now;
         op.before = oracle.before(
             client,
             match &op.work {
@@ -386,9 +378,8 @@ impl Client {
 }
 
 fn answered(client: usize, op: &Op, reply: Reply, now: Mono, oracle: &mut Oracle) -> Checked {
-    // A change that was made by an earlier attempt finds nothing to change, and is answered without waiting for what it owed.
-    let is_first = op.attempts == 1 && op.disturbances == oracle.disturbances;
-    let in_time = is_first && ms_between(op.begun, now) < OUTBOX_WAIT_MS;
+    // What an earlier attempt owes may have been waited for, from then on.
+    let in_time = ms_between(op.begun, now) < OUTBOX_WAIT_MS;
     match (&op.work, reply) {
         (Work::Send(at), Reply::Sent(result)) => oracle.sent(*at, result, now),
         (Work::Member { channel, user, add }, Reply::Done) => {

@@ -12,6 +12,9 @@ use wk_store::Stored;
 /// Acks that took longer may have stopped waiting for their outbox rows (H6).
 pub(crate) const OUTBOX_WAIT_MS: u64 = 1_000;
 
+/// What a client calls all its messages that gives no two of them different numbers.
+pub(crate) const CONSTANT_NUMBER: &str = "always";
+
 /// The text of a violation.
 pub(crate) type Checked = Result<(), String>;
 
@@ -96,8 +99,6 @@ pub(crate) struct Oracle {
     by_payload: BTreeMap<String, usize>,
     /// Bytes added to every message.
     padding: usize,
-    /// Broken links and new leaders so far: who was answered without one in between was answered by the first attempt.
-    pub(crate) disturbances: u64,
     pub(crate) acks: u64,
     pub(crate) reads: u64,
 }
@@ -204,13 +205,11 @@ impl Oracle {
     }
 
     fn refused(&mut self, at: usize, reason: Reason) -> Checked {
-        // Who was removed or denied meanwhile is told so, whatever became of the first attempt.
         self.may_send(at, false)?;
         let message = &mut self.messages[at];
-        let may_change = [ChannelType::GROUP, ChannelType::PERSON];
-        let was_removed = may_change.contains(&message.channel.kind);
+        // Who was removed or denied meanwhile is told what became of the first attempt all the same.
         ensure!(
-            message.acked.is_none() || was_removed,
+            message.acked.is_none() || message.number == CONSTANT_NUMBER,
             "I-4: {:?} was acknowledged, its repetition refused: {reason:?}",
             message.payload
         );
@@ -496,8 +495,8 @@ impl Oracle {
                     "I-1: {name:?} was acknowledged as {place:?}, it is gone"
                 ),
                 None => ensure!(
-                    // A router sends a numbered message again by itself; what the last copy is told need not hold for the first.
-                    found == 0 || message.unknown || !message.number.is_empty(),
+                    // Only the newest message of a number is looked at: a copy of another one may be refused (H33).
+                    found == 0 || message.unknown || message.number == CONSTANT_NUMBER,
                     "I-5: {name:?} was refused or not sent ({:?}), and is stored",
                     message.refused
                 ),

@@ -101,7 +101,7 @@ impl Plan {
             sync_us: *dice.pick(&[(50, 300), (200, 2_000), (1_000, 20_000)]),
             down_ms,
             flip,
-            padding: *dice.pick(&[0, 0, 0, 100, 3_000]),
+            padding: *dice.pick(&[0, 0, 0, 100, 3_000, 50_000]),
         }
     }
 }

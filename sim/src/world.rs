@@ -45,6 +45,7 @@ pub(crate) enum Packet {
     Call {
         ticket: Ticket,
         group: GroupId,
+        term: Term,
         request: Bytes,
     },
     Result {

@@ -24,6 +24,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// The configuration or the data directory cannot be used: retrying will not help (sysexits' EX_CONFIG).
 const EXIT_CONFIG: u8 = 78;
 
+/// `cluster.startTimeout` passed: retrying may help (sysexits' EX_TEMPFAIL).
+const EXIT_NOT_READY: u8 = 75;
+
 #[derive(Parser, Debug)]
 #[command(
     name = "wukongim",

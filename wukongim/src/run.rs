@@ -9,12 +9,12 @@ use std::time::Instant;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use wk_edge::http::{Addresses, ApiConfig, Build};
 use wk_proto::{NodeId, Uid};
-use wk_server::{ListenConfig, Node, NodeConfig, StartError};
+use wk_server::{ClusterConfig, ListenConfig, Node, NodeConfig, StartError};
 
 use crate::config::{Effect, Given, Settings};
 use crate::descriptors::Shares;
 use crate::secrets::{Loaded, Secrets};
-use crate::{EXIT_CONFIG, Failure};
+use crate::{EXIT_CONFIG, EXIT_NOT_READY, Failure};
 
 /// Runs until SIGINT or SIGTERM, or until the node cannot go on.
 pub fn run(given: &Given, settings: Settings) -> Result<ExitCode, Failure> {
@@ -53,6 +53,14 @@ pub fn notices(given: &Given, settings: &Settings) -> Vec<String> {
     ] {
         if !names.is_empty() {
             lines.push(format!("configuration keys {what}: {}", names.join(", ")));
+        }
+    }
+    if let Some(cluster) = &settings.cluster {
+        lines.extend(cluster.nodes.warnings.iter().cloned());
+        if cluster.secret.is_none() {
+            lines.push(
+                "nodes know each other by address only (cluster.secret is not set)".to_owned(),
+            );
         }
     }
     let reachable = |addr: Option<SocketAddr>| addr.is_some_and(|a| !a.ip().is_loopback());
@@ -125,6 +133,10 @@ async fn serve(settings: Settings, shares: Shares, started: Instant) -> Result<E
     let _ = stop_api.send(());
     tokio::join!(api.stopped(), node.stop());
     match failed {
+        Some(message) if node.has_given_up() => Err(Failure {
+            message,
+            code: EXIT_NOT_READY,
+        }),
         Some(why) => Err(Failure::runtime(format!(
             "{why}; nothing acknowledged is lost, start it again when the cause is gone"
         ))),
@@ -158,6 +170,12 @@ pub fn node_config(settings: &Settings, shares: &Shares) -> NodeConfig {
             tcp: settings.addr,
             ws: settings.ws_addr,
         },
+        cluster: settings.cluster.as_ref().map(|cluster| ClusterConfig {
+            addr: cluster.addr,
+            nodes: cluster.nodes.nodes.clone(),
+            start_timeout_ms: cluster.start_timeout_ms,
+            secret: cluster.secret.clone(),
+        }),
         policy,
         session: wk_session::Config {
             node: NodeId(settings.node_id),
@@ -238,13 +256,16 @@ fn own_address() -> IpAddr {
 
 fn start_failure(settings: &Settings, error: StartError) -> Failure {
     match &error {
-        StartError::Directory(_) => Failure {
+        StartError::Directory(_) | StartError::Cluster(_) => Failure {
             message: error.to_string(),
             code: EXIT_CONFIG,
         },
         StartError::Listen { addr, .. } => {
+            let cluster = settings.cluster.as_ref().map(|cluster| cluster.addr);
             let key = if Some(*addr) == settings.addr {
                 "addr"
+            } else if Some(*addr) == cluster {
+                "cluster.addr"
             } else {
                 "wsAddr"
             };

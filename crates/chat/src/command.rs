@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use wk_proto::{ChannelKey, MessageId, MessageSeq, Record, SessionRef, Uid, WallMs};
+use wk_proto::{ChannelKey, MessageId, MessageSeq, NodeId, Record, SessionRef, Uid, WallMs};
 
 use crate::entry;
 use crate::request::{Inbox, OutboxKey, Reply, Write};
@@ -117,7 +117,17 @@ pub struct Outcome {
     pub outbox: Vec<OutboxKey>,
 }
 
-/// What the world must do because an entry was applied. On the leader these are acted upon; elsewhere dropped.
+/// What changed in the control group's picture of the cluster; the picture itself is read from the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControlChange {
+    /// `Genesis` was applied: there is a cluster.
+    Founded,
+    /// A disk was bound to this node.
+    Bound(NodeId),
+}
+
+/// What the world must do because an entry was applied. On the leader these are acted upon; elsewhere dropped, but for those that
+/// [`Effect::is_everywhere`] names.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// Messages were appended to one channel, contiguous from `first`.
@@ -164,4 +174,13 @@ pub enum Effect {
     },
     /// The set of system accounts is now this (control group).
     SystemUids(Arc<[Uid]>),
+    /// The cluster changed (control group): every node with a replica reads it again.
+    Control(ControlChange),
+}
+
+impl Effect {
+    /// Whether every replica's node acts upon it, not only the leader's.
+    pub const fn is_everywhere(&self) -> bool {
+        matches!(self, Self::Control(_))
+    }
 }

@@ -7,9 +7,11 @@
 //! * [`command`]: what goes into the log;
 //! * [`machine`]: `needs`, `decide`, `apply`;
 //! * [`query`]: reads, from a [`wk_store::View`];
+//! * [`control`]: the cluster as the control group has it;
 //! * [`policy`]: what a leader knows besides the state.
 
 pub mod command;
+pub mod control;
 pub mod machine;
 pub mod policy;
 pub mod query;
@@ -32,7 +34,8 @@ mod tables;
 mod users;
 mod wire;
 
-pub use command::{Batch, Command, Effect, Outcome, Stamp};
+pub use command::{Batch, Command, ControlChange, Effect, Outcome, Stamp};
+pub use control::{BindResult, ClusterMember, ControlView, Genesis, Secret, Voters};
 pub use machine::{Context, Facts, Machine, Needs, Verdict};
 pub use messages::implicit_recipients;
 pub use policy::Policy;

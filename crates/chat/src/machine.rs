@@ -6,6 +6,7 @@ use wk_proto::{Fence, Flags, LogIndex, MessageId, MessageSeq, Reason, Record, Te
 use wk_store::{Tx, View};
 
 use crate::command::{Append, Command, Consumer, Effect, Outcome, Stamp};
+use crate::control::{self, ControlView, Secret};
 pub use crate::facts::{Facts, Needs};
 use crate::messages::{self, sent};
 use crate::permission::{self, Question, Ruling};
@@ -71,6 +72,21 @@ impl Machine {
         }
     }
 
+    /// The result of the first copy of a SEND, if `view` holds it: the leader's answer where [`Self::decide`] refuses a later copy
+    /// (H33). Only a message with a number has copies.
+    pub fn result_of_first(
+        view: &View,
+        policy: &Policy,
+        now: WallMs,
+        send: &SendRequest,
+    ) -> wk_store::Result<Option<Reply>> {
+        if !send.is_numbered() {
+            return Ok(None);
+        }
+        let since = dedupe_since(send, now, policy.dedupe_window_ms);
+        messages::result_of_first(view, send, since)
+    }
+
     /// Applies one command of the entry at `at`; `position` is its number inside the entry. Errors are the store's, and stop the group.
     pub fn apply(
         &mut self,
@@ -102,6 +118,16 @@ impl Machine {
     /// What a leader proposes at `now` because time passed; `None`: nothing is old enough. Costs three look-ups (D20).
     pub fn sweep(view: &View, policy: &Policy, now: WallMs) -> wk_store::Result<Option<Write>> {
         sweep::due(view, policy, now)
+    }
+
+    /// The cluster as this replica of the control group has it; `None` before `Genesis`. No proof of leadership: it may be old.
+    pub fn cluster(view: &View) -> wk_store::Result<Option<ControlView>> {
+        control::view(view)
+    }
+
+    /// The cluster's secret, likewise.
+    pub fn cluster_secret(view: &View) -> wk_store::Result<Option<Secret>> {
+        control::secret(view)
     }
 
     /// Outbox rows still owed, as `Effect::Outbox`, after `after`: what a new leader resumes with.
@@ -265,10 +291,13 @@ fn refused(write: &Write) -> Option<Reason> {
         Write::SetChannel { channel, .. } | Write::Disband { channel } => (Some(channel), 0),
         Write::SystemUids { uids, .. } => (None, uids.len()),
         Write::OutboxDone { keys } => (None, keys.len()),
+        Write::Genesis(genesis) if !genesis.is_sound() => return Some(Reason::SystemError),
         Write::SetToken { .. }
         | Write::QuitDevices { .. }
         | Write::Mark { .. }
         | Write::Sweep { .. }
+        | Write::Genesis(_)
+        | Write::Bind { .. }
         | Write::Inbox(_) => (None, 0),
     };
     if channel.is_some_and(|c| c.twin) {
@@ -319,6 +348,8 @@ fn apply_write(step: &mut Step<'_, '_>, write: Write) -> wk_store::Result<Reply>
             temporaries,
         } => sweep::sweep(step, tombstones, temporaries),
         Write::SystemUids { uids, add } => users::change_system_uids(step, &uids, add),
+        Write::Genesis(genesis) => control::genesis(step, &genesis),
+        Write::Bind { node, uuid } => control::bind(step, node, uuid),
     }
 }
 

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use wk_proto::{ChannelKey, ChannelType, MessageSeq, Reason, Uid, channel::SYSTEM_UID};
-use wk_store::Result;
+use wk_store::{Result, Stored, View};
 
 use crate::command::{Append, Effect};
 use crate::members;
-use crate::request::{MembershipChange, Reply, SendResult};
+use crate::request::{MembershipChange, Reply, SendRequest, SendResult};
 use crate::rows::{Channel, made_bit};
 use crate::step::Step;
 
@@ -91,9 +91,25 @@ fn original(
     let newest = step
         .tx
         .duplicate(channel, record.from_uid(), number, since)?;
-    Ok(newest
-        .filter(|old| old.record.payload_ref() == record.payload_ref())
-        .map(|old| sent(old.record.message_id(), old.seq, Reason::Success)))
+    Ok(newest.and_then(|old| result_of(&old, record.payload_ref())))
+}
+
+/// The first result of a message, if the stored one is its copy and not merely has its number (H33).
+fn result_of(old: &Stored, payload: &[u8]) -> Option<Reply> {
+    let is_copy = old.record.payload_ref() == payload;
+    is_copy.then(|| sent(old.record.message_id(), old.seq, Reason::Success))
+}
+
+/// What a SEND was answered that is stored already. Asked for before a refusal: who lost the right to send meanwhile still has to be
+/// told what became of the first copy.
+pub(crate) fn result_of_first(
+    view: &View,
+    send: &SendRequest,
+    since: wk_proto::WallMs,
+) -> Result<Option<Reply>> {
+    let (from, number) = (send.from.as_str(), &send.client_msg_no);
+    let newest = view.duplicate(&send.channel, from, number, since)?;
+    Ok(newest.and_then(|old| result_of(&old, &send.payload)))
 }
 
 /// The answer to a SEND.

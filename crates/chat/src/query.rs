@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use wk_proto::{ChannelKey, GroupId, MessageId, MessageSeq, Uid, WallMs};
 use wk_store::{Dir, Head, Limit, Stored, View};
 
+use crate::control::{self, ControlView};
 use crate::request::{ChannelFlags, List};
 use crate::tables::Set;
 use crate::{conversations, rows, sets, users};
@@ -70,6 +71,8 @@ pub enum Query {
     },
     /// System accounts (control group).
     SystemUids,
+    /// The cluster (control group).
+    Cluster,
 }
 
 /// One channel of [`Query::Recents`].
@@ -145,6 +148,8 @@ pub enum Answer {
     Conversations(Vec<Conversation>),
     /// To `SystemUids`.
     SystemUids(Vec<Uid>),
+    /// To `Cluster`; `None` before `Genesis`.
+    Cluster(Option<Box<ControlView>>),
 }
 
 impl Query {
@@ -162,7 +167,7 @@ impl Query {
             Self::Conversations { uid, .. } => {
                 GroupId::Slot(wk_proto::channel::slot_of(uid.as_str(), slot_count))
             }
-            Self::SystemUids => GroupId::Control,
+            Self::SystemUids | Self::Cluster => GroupId::Control,
         }
     }
 
@@ -216,6 +221,7 @@ impl Query {
                 conversations::of_user(view, uid, *limit).map(Answer::Conversations)
             }
             Self::SystemUids => users::system_uids(view).map(Answer::SystemUids),
+            Self::Cluster => Ok(Answer::Cluster(control::view(view)?.map(Box::new))),
         }
     }
 }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use wk_proto::{
-    ChannelKey, Epoch, Fence, Flags, GroupId, LogIndex, MessageId, MessageSeq, Reason, SessionRef,
-    Uid, WallMs,
+    ChannelKey, Epoch, Fence, Flags, GroupId, LogIndex, MessageId, MessageSeq, NodeId, Reason,
+    SessionRef, Uid, WallMs,
 };
 
 use crate::command::DecodeError;
+use crate::control::{BindResult, Genesis};
 use crate::query::{Answer, Query};
 use crate::wire;
 
@@ -100,6 +101,13 @@ pub struct SendRequest {
     pub recipients: Option<Arc<[Uid]>>,
     /// `allow_stranger` of the receiver's own row; `None` until [`crate::Verdict::Ask`] asks for it.
     pub receiver_allows_strangers: Option<bool>,
+}
+
+impl SendRequest {
+    /// Whether it is recognised when it comes again (H33): it has a number, and it is stored.
+    pub fn is_numbered(&self) -> bool {
+        !self.client_msg_no.is_empty() && !self.flags.has(Flags::NO_PERSIST)
+    }
 }
 
 /// What became of a SEND.
@@ -279,6 +287,15 @@ pub enum Write {
         /// Add or remove.
         add: bool,
     },
+    /// Found the cluster (control group). There is one already: `Done`, and nothing changes.
+    Genesis(Box<Genesis>),
+    /// Bind a disk to a node, once and for ever (control group, H45). Answers [`Reply::Bind`].
+    Bind {
+        /// Whose.
+        node: NodeId,
+        /// The disk.
+        uuid: u128,
+    },
 }
 
 impl Write {
@@ -295,9 +312,11 @@ impl Write {
             | Self::Lists { channel, .. } => GroupId::Slot(channel.slot(slot_count)),
             Self::Inbox(inbox) => inbox.group(slot_count),
             // Addressed by the shard itself: never routed.
-            Self::OutboxDone { .. } | Self::Sweep { .. } | Self::SystemUids { .. } => {
-                GroupId::Control
-            }
+            Self::OutboxDone { .. }
+            | Self::Sweep { .. }
+            | Self::SystemUids { .. }
+            | Self::Genesis(_)
+            | Self::Bind { .. } => GroupId::Control,
         }
     }
 }
@@ -404,6 +423,8 @@ pub enum Reply {
     Done,
     /// To `QuitDevices`: the flags that had rows.
     Flags(Vec<u8>),
+    /// To `Bind`.
+    Bind(BindResult),
     /// To `Query`.
     Answer(Box<Answer>),
 }

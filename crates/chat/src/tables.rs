@@ -13,6 +13,9 @@
 //! | 9 | `USERS` | uid | `rows::User` | slot(uid) |
 //! | 10 | `CURSORS` | consumer | message id, 8 bytes big-endian | every slot |
 //! | 11 | `EXPIRIES` | [`Expiring`], time in ms, key of the row | empty | slot of the row |
+//! | 12 | `CLUSTER` | empty | `control::Cluster` | control group |
+//! | 13 | `NODES` | node | `control::Node` | control group |
+//! | 14 | `PLACEMENT` | [`wk_proto::GroupId::to_u32`] | `control::Placement` | control group |
 //!
 //! A text part is its length (u16, big-endian) and its bytes; numbers are big-endian; a type, flag or set is one byte. So no key
 //! is a prefix of another part's key, scans by leading parts are exact, and texts sort by (length, bytes). Replica and table are
@@ -34,6 +37,9 @@ pub(crate) const SYSTEM_UIDS: Table = Table(8);
 pub(crate) const USERS: Table = Table(9);
 pub(crate) const CURSORS: Table = Table(10);
 pub(crate) const EXPIRIES: Table = Table(11);
+pub(crate) const CLUSTER: Table = Table(12);
+pub(crate) const NODES: Table = Table(13);
+pub(crate) const PLACEMENT: Table = Table(14);
 
 /// What a row of `EXPIRIES` is about. The number is part of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,6 +164,16 @@ pub(crate) fn outbox_key(key: &[u8]) -> Option<OutboxKey> {
         index: wk_proto::LogIndex(u64::from_be_bytes(*index)),
         position: u32::from_be_bytes(position.try_into().ok()?),
     })
+}
+
+/// Key in `NODES` and `PLACEMENT`.
+pub(crate) fn number(number: u64) -> Vec<u8> {
+    Key::default().number(number).0
+}
+
+/// Inverse of [`number`].
+pub(crate) fn as_number(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.try_into().ok()?))
 }
 
 /// Prefix in `EXPIRIES`.

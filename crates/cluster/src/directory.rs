@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
-use wk_proto::{Fence, NodeId, SessionRef, Uid};
+use wk_proto::{ConnId, Fence, NodeId, SessionRef, Uid};
 
 /// One session, as delivery and the device rules see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +59,8 @@ type Map<K, V> = HashMap<K, V, BuildHasherDefault<std::hash::DefaultHasher>>;
 pub struct Directory {
     node: NodeId,
     by_uid: Map<Uid, Vec<Entry>>,
+    /// Whose each session is: for what a node publishes, and for forgetting a node.
+    by_node: BTreeMap<NodeId, BTreeMap<ConnId, Uid>>,
     sessions: usize,
     next_publish: u64,
     /// What each peer has acknowledged of this node's publications, and how it is doing.
@@ -71,6 +73,7 @@ impl Directory {
         Self {
             node,
             by_uid: Map::default(),
+            by_node: BTreeMap::new(),
             sessions: 0,
             next_publish: 1,
             peers: BTreeMap::new(),
@@ -88,6 +91,16 @@ impl Directory {
 
     /// A session (own or a peer's) enters. See [`Self::publish`].
     pub fn insert(&mut self, uid: &Uid, entry: Entry) -> Vec<Kick> {
+        let SessionRef { node, conn } = entry.session;
+        let before = self
+            .by_node
+            .entry(node)
+            .or_default()
+            .insert(conn, uid.clone());
+        if let Some(before) = before.filter(|before| before != uid) {
+            // A peer says that a connection is another user's now.
+            self.drop_entry(&before, entry.session);
+        }
         let entries = self.by_uid.entry(uid.clone()).or_default();
         let mut kicks = Vec::new();
         for old in entries.iter().filter(|old| old.session != entry.session) {
@@ -115,6 +128,46 @@ impl Directory {
 
     /// The session is gone. Returns whether it was there.
     pub fn remove(&mut self, uid: &Uid, session: SessionRef) -> bool {
+        let removed = self.drop_entry(uid, session);
+        if removed && let Some(conns) = self.by_node.get_mut(&session.node) {
+            conns.remove(&session.conn);
+        }
+        removed
+    }
+
+    /// Whose session it is.
+    pub fn owner(&self, session: SessionRef) -> Option<&Uid> {
+        self.by_node.get(&session.node)?.get(&session.conn)
+    }
+
+    /// Every session of a node, by connection.
+    pub fn of_node(&self, node: NodeId) -> impl Iterator<Item = (&Uid, &Entry)> {
+        let conns = self.by_node.get(&node).into_iter().flatten();
+        conns.filter_map(move |(conn, uid)| {
+            let session = SessionRef { node, conn: *conn };
+            let entries = self.sessions(uid);
+            let entry = entries.iter().find(|entry| entry.session == session)?;
+            Some((uid, entry))
+        })
+    }
+
+    /// Forgets the sessions of a node, except those to `keep`: it is gone, or it has said which ones it has.
+    pub fn retain(&mut self, node: NodeId, keep: impl Fn(ConnId) -> bool) {
+        let Some(conns) = self.by_node.get_mut(&node) else {
+            return;
+        };
+        let gone: Vec<_> = conns.extract_if(.., |conn, _| !keep(*conn)).collect();
+        for (conn, uid) in gone {
+            self.drop_entry(&uid, SessionRef { node, conn });
+        }
+    }
+
+    /// The newest publication.
+    pub fn last_published(&self) -> PublishId {
+        PublishId(self.next_publish - 1)
+    }
+
+    fn drop_entry(&mut self, uid: &Uid, session: SessionRef) -> bool {
         let Some(entries) = self.by_uid.get_mut(uid) else {
             return false;
         };
@@ -264,6 +317,35 @@ mod tests {
         assert!(d.visible(id));
         d.on_peer(NodeId(2), id, Liveness::Alive);
         assert!(d.visible(id));
+    }
+
+    #[test]
+    fn a_node_that_is_gone_takes_its_sessions_and_no_others_along() {
+        let [ann, bob] = ["ann", "bob"].map(Uid::trusted);
+        let on = |node: u32, conn| {
+            let mut entry = entry(conn, "a", false);
+            entry.session.node = NodeId(node);
+            entry
+        };
+        let mut d = Directory::new(NodeId(1));
+        d.publish(&ann, entry(1, "b", false));
+        for (uid, conn) in [(&ann, 1), (&ann, 2), (&bob, 3)] {
+            let mut remote = on(2, conn);
+            remote.device_id = conn.to_string().into();
+            assert!(d.insert(uid, remote).is_empty());
+        }
+        assert_eq!(d.of_node(NodeId(2)).count(), 3);
+        d.retain(NodeId(2), |conn| conn == ConnId(2));
+        assert_eq!((d.len(), d.sessions(&ann).len()), (2, 2));
+        assert!(d.sessions(&bob).is_empty());
+        d.retain(NodeId(2), |_| false);
+        assert_eq!((d.len(), d.of_node(NodeId(1)).count()), (1, 1));
+        // A connection that changed hands belongs to one user only.
+        d.insert(&bob, on(2, 9));
+        d.insert(&ann, on(2, 9));
+        assert!(d.sessions(&bob).is_empty());
+        assert_eq!(d.owner(on(2, 9).session), Some(&ann));
+        assert_eq!(d.len(), 2);
     }
 
     #[test]

@@ -8,10 +8,11 @@
 //!
 //! * H30: while a group has no leader its calls wait here, bounded by bytes, until their deadline.
 //! * H31: a lane's calls to a group go to one leader term at a time; nothing goes to a newer term until everything sent to the older
-//!   one is resolved, and what has to be sent again goes first, in the order it was submitted.
+//!   one is resolved, and what has to be sent again goes first, in the order it was submitted. Each call names its term, so that one
+//!   that was long on its way is not taken by a later leader.
 //! * H32: after an unknown outcome only a call marked [`Retry::IfIdempotent`] is sent again.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
 
 use wk_chat::request::{CallError, Why};
@@ -68,10 +69,10 @@ impl Default for RouterLimits {
 /// What the driver must do.
 #[derive(Debug)]
 pub enum RouterOut<O> {
-    /// Hand to the local shard that owns the group; report with `on_result`.
-    ToShard(Ticket, GroupId, Request),
-    /// Hand to a peer; report with `on_result`.
-    ToPeer(NodeId, Ticket, GroupId, Request),
+    /// Hand to the local shard that owns the group, for its leader of this term alone; report with `on_result`.
+    ToShard(Ticket, GroupId, Term, Request),
+    /// Hand to a peer, likewise; report with `on_result`.
+    ToPeer(NodeId, Ticket, GroupId, Term, Request),
     /// The end of the call that was submitted with this origin.
     Done(O, Result<Reply, CallError>),
 }
@@ -141,6 +142,8 @@ pub struct Router<O> {
     bytes: usize,
     lanes: Map<(LaneId, GroupId), Lane>,
     groups: Vec<GroupState>,
+    /// Nodes without a link: what they lead is as good as led by nobody.
+    cut_off: BTreeSet<NodeId>,
     /// In order of submission. Callers use few different time-outs, so expiry looks at the front; a short one behind a long one
     /// ends with the long one.
     deadlines: VecDeque<(Mono, Ticket)>,
@@ -165,6 +168,7 @@ impl<O: Copy> Router<O> {
             bytes: 0,
             lanes: Map::default(),
             groups: (0..=slot_count).map(|_| GroupState::default()).collect(),
+            cut_off: BTreeSet::new(),
             deadlines: VecDeque::new(),
             out: Vec::new(),
         }
@@ -228,6 +232,23 @@ impl<O: Copy> Router<O> {
         if node.is_some() {
             state.retry_at = None;
             self.release(group);
+        }
+    }
+
+    /// The link to a peer came up (as the router assumes of every peer) or broke. Calls for groups it leads wait while there is none; what was on its way when it broke
+    /// is the driver's to report.
+    pub fn on_link(&mut self, peer: NodeId, is_up: bool) {
+        if !is_up {
+            self.cut_off.insert(peer);
+            return;
+        }
+        self.cut_off.remove(&peer);
+        for number in 0..self.groups.len() {
+            if self.groups[number].leader == Some(peer)
+                && let Some(group) = GroupId::from_u32(number as u32)
+            {
+                self.release(group);
+            }
         }
     }
 
@@ -302,7 +323,7 @@ impl<O: Copy> Router<O> {
         }
         // Waiting calls are a suffix now: everything that is out precedes them.
         for at in entry.sent..entry.order.len() {
-            if !may_send(state, &self.limits) {
+            if !may_send(state, &self.limits, &self.cut_off) {
                 if !entry.parked {
                     entry.parked = true;
                     state.parked_lanes.push_back(lane);
@@ -323,7 +344,7 @@ impl<O: Copy> Router<O> {
         let Some(pending) = self.calls.get_mut(&ticket) else {
             return;
         };
-        if may_send(state, &self.limits) {
+        if may_send(state, &self.limits, &self.cut_off) {
             self.out.push(send(self.node, state, ticket, pending));
         } else {
             state.parked.push_back(ticket);
@@ -456,8 +477,11 @@ fn index(group: GroupId) -> usize {
 }
 
 /// Whether one more call may go out to this group now. Nobody overtakes those who wait.
-fn may_send(state: &GroupState, limits: &RouterLimits) -> bool {
-    let is_open = state.leader.is_some() && state.retry_at.is_none();
+fn may_send(state: &GroupState, limits: &RouterLimits, cut_off: &BTreeSet<NodeId>) -> bool {
+    let is_reachable = state
+        .leader
+        .is_some_and(|leader| !cut_off.contains(&leader));
+    let is_open = is_reachable && state.retry_at.is_none();
     let is_free = state.parked.is_empty() && state.parked_lanes.is_empty();
     is_open && is_free && state.bytes < limits.group_bytes_max
 }
@@ -470,10 +494,11 @@ fn send<O>(
 ) -> RouterOut<O> {
     pending.state = State::Sent(state.term);
     state.bytes += pending.cost;
+    let (group, term) = (pending.group, state.term);
     let request = pending.call.request.clone();
     match state.leader {
-        Some(node) if node != own => RouterOut::ToPeer(node, ticket, pending.group, request),
-        _ => RouterOut::ToShard(ticket, pending.group, request),
+        Some(node) if node != own => RouterOut::ToPeer(node, ticket, group, term, request),
+        _ => RouterOut::ToShard(ticket, group, term, request),
     }
 }
 

@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     drive(&mut shard);
     for text in ["hello", "world", "hello"] {
         let request = Request::Send(Arc::new(message(text)));
-        let call = Input::Call(Ticket(1), request.group(1), request);
+        let call = Input::Call(Ticket(1), request.group(1), None, request);
         println!("SEND {text:?}");
         shard.handle(NOW, WALL, call);
         drive(&mut shard);

@@ -2,7 +2,13 @@
 //!
 //! The reply to a command that owes rows to other slots waits until they are applied there, but not for ever: after a bounded time
 //! the message is acknowledged anyway, for it is durable. Replies to later messages of the same channel wait behind it, so
-//! acknowledgements of one channel never swap.
+//! acknowledgements of one channel never swap; replies to changes of a channel's lists wait behind earlier changes of them, so that a
+//! repetition that finds nothing to change is not answered before what the first one owed is delivered ([`Line`]).
+//!
+//! What is promised, then: what an answered call owes is visible in the other slots, if the answer came within that time. A later
+//! answer promises that the rows are durable here and delivered as soon as their slot can be reached; until then a read there,
+//! though linearizable in its own slot, may miss them. No slot knows what others owe it: H6 (b) would have a slot ask all others before
+//! it counts as reachable again, and even that would not cover two slots that are both there and cannot reach each other.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,6 +18,15 @@ use wk_proto::{ChannelKey, Mono, Ticket};
 
 use crate::limits::HELD_REPLIES_MAX;
 
+/// Replies that keep their order among themselves.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Line {
+    /// To the messages of a channel.
+    Messages(ChannelKey),
+    /// To changes of a channel's members and lists.
+    Changes(ChannelKey),
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
@@ -20,8 +35,8 @@ pub(crate) struct Held {
     waiters: BTreeMap<u64, Waiter>,
     /// Which waiter each row is for.
     rows: BTreeMap<OutboxKey, u64>,
-    /// Channels with a waiting message; all its waiters in order of commit.
-    channels: BTreeMap<ChannelKey, VecDeque<u64>>,
+    /// Lines somebody waits in, in order of commit.
+    lines: BTreeMap<Line, VecDeque<u64>>,
 }
 
 #[derive(Debug)]
@@ -31,7 +46,8 @@ struct Waiter {
     rows_left: usize,
     /// When it stops waiting for rows.
     until: Mono,
-    channel: Option<ChannelKey>,
+    /// At most one for a reply; more for a row that nobody here waits for.
+    lines: Vec<Line>,
 }
 
 /// A reply whose time has come.
@@ -40,17 +56,17 @@ pub(crate) type Released = (Ticket, Reply);
 impl Held {
     /// A command was applied. Its reply comes out at once, or later from another method.
     ///
-    /// `channel`: set for messages, whose replies keep their order.
+    /// `line`: where it may not overtake.
     pub(crate) fn push(
         &mut self,
         ticket: Ticket,
         reply: Reply,
         rows: &[OutboxKey],
-        channel: Option<&ChannelKey>,
+        line: Option<&Line>,
         until: Mono,
         out: &mut Vec<Released>,
     ) {
-        let behind = channel.is_some_and(|c| self.channels.contains_key(c));
+        let behind = line.is_some_and(|line| self.lines.contains_key(line));
         if rows.is_empty() && !behind {
             return out.push((ticket, reply));
         }
@@ -63,15 +79,15 @@ impl Held {
                 reply: Some((ticket, reply)),
                 rows_left: rows.len(),
                 until,
-                channel: channel.cloned(),
+                lines: line.cloned().into_iter().collect(),
             },
             rows,
         );
     }
 
-    /// A row of this channel is owed since before this replica led: a resend of the message that caused it is answered from the
-    /// log, and must not be acknowledged earlier than the message itself would have been.
-    pub(crate) fn inherit(&mut self, row: OutboxKey, channel: &ChannelKey, until: Mono) {
+    /// A row is owed since before this replica led: a repetition of the call that caused it finds it done, and must not be answered
+    /// earlier than the call itself would have been. `lines`: where that call may have its place.
+    pub(crate) fn inherit(&mut self, row: OutboxKey, lines: Vec<Line>, until: Mono) {
         if self.rows.contains_key(&row) || self.waiters.len() >= HELD_REPLIES_MAX {
             return;
         }
@@ -80,7 +96,7 @@ impl Held {
                 reply: None,
                 rows_left: 1,
                 until,
-                channel: Some(channel.clone()),
+                lines,
             },
             &[row],
         );
@@ -92,8 +108,8 @@ impl Held {
         for row in rows {
             self.rows.insert(*row, number);
         }
-        if let Some(channel) = &waiter.channel {
-            let queue = self.channels.entry(channel.clone()).or_default();
+        for line in &waiter.lines {
+            let queue = self.lines.entry(line.clone()).or_default();
             queue.push_back(number);
         }
         self.waiters.insert(number, waiter);
@@ -136,21 +152,25 @@ impl Held {
     /// All of them, in order of commit: the group stops, or too many wait.
     pub(crate) fn release_all(&mut self, out: &mut Vec<Released>) {
         self.rows.clear();
-        self.channels.clear();
+        self.lines.clear();
         let all = std::mem::take(&mut self.waiters);
         out.extend(all.into_values().filter_map(|w| w.reply));
     }
 
     fn ready(&mut self, number: u64, out: &mut Vec<Released>) {
-        let channel = self.waiters.get(&number).and_then(|w| w.channel.clone());
-        match channel {
-            None => self.release(number, out),
-            Some(channel) => self.drain(&channel, out),
+        let lines = self.waiters.get(&number).map(|w| w.lines.clone());
+        let lines = lines.unwrap_or_default();
+        if lines.is_empty() {
+            self.release(number, out);
+        }
+        for line in lines {
+            self.drain(line, out);
         }
     }
 
-    fn drain(&mut self, channel: &ChannelKey, out: &mut Vec<Released>) {
-        let mut queue = self.channels.remove(channel).unwrap_or_default();
+    /// Whoever is at the front and ready is released. (One that was released in another line is ready here.)
+    fn drain(&mut self, line: Line, out: &mut Vec<Released>) {
+        let mut queue = self.lines.remove(&line).unwrap_or_default();
         while let Some(number) = queue.front().copied() {
             if self.waiters.get(&number).is_some_and(|w| w.rows_left > 0) {
                 break;
@@ -159,7 +179,7 @@ impl Held {
             self.release(number, out);
         }
         if !queue.is_empty() {
-            self.channels.insert(channel.clone(), queue);
+            self.lines.insert(line, queue);
         }
     }
 
@@ -182,7 +202,15 @@ mod tests {
         }
     }
 
-    fn channel(name: &str) -> ChannelKey {
+    fn channel(name: &str) -> Line {
+        Line::Messages(key(name))
+    }
+
+    fn changes(name: &str) -> Line {
+        Line::Changes(key(name))
+    }
+
+    fn key(name: &str) -> ChannelKey {
         ChannelKey::new(ChannelId::trusted(name), ChannelType::GROUP)
     }
 
@@ -198,12 +226,12 @@ mod tests {
                 out: Vec::new(),
             }
         }
-        fn push(&mut self, ticket: u64, rows: &[OutboxKey], channel: Option<&ChannelKey>) {
+        fn push(&mut self, ticket: u64, rows: &[OutboxKey], line: Option<&Line>) {
             self.held.push(
                 Ticket(ticket),
                 Reply::Done,
                 rows,
-                channel,
+                line,
                 LATER,
                 &mut self.out,
             );
@@ -263,13 +291,13 @@ mod tests {
     fn rows_owed_by_an_earlier_leader_hold_up_their_channel_alone() {
         let mut f = Fixture::new();
         let (a, b) = (channel("a"), channel("b"));
-        f.held.inherit(row(1), &a, LATER);
+        f.held.inherit(row(1), vec![a.clone()], LATER);
         f.push(1, &[], Some(&a));
         f.push(2, &[], Some(&b));
         assert_eq!(f.tickets(), [2]);
         f.done(row(1));
         assert_eq!(f.tickets(), [1]);
-        f.held.inherit(row(2), &a, LATER);
+        f.held.inherit(row(2), vec![a.clone()], LATER);
         f.push(3, &[], Some(&a));
         f.held.expire(LATER, &mut f.out);
         assert_eq!(f.tickets(), [3], "not for ever");
@@ -283,5 +311,32 @@ mod tests {
         assert_eq!(f.tickets(), [2]);
         f.done(row(1));
         assert_eq!(f.tickets(), [1]);
+    }
+
+    #[test]
+    fn a_repeated_change_waits_for_what_the_first_one_owes() {
+        let mut f = Fixture::new();
+        f.push(1, &[row(1)], Some(&changes("a")));
+        f.push(2, &[], Some(&changes("a")));
+        f.push(3, &[], Some(&changes("b")));
+        f.push(4, &[], Some(&channel("a")));
+        assert_eq!(f.tickets(), [3, 4], "messages do not wait for changes");
+        f.done(row(1));
+        assert_eq!(f.tickets(), [1, 2]);
+    }
+
+    #[test]
+    fn a_row_of_an_earlier_leader_holds_up_each_of_its_lines() {
+        let mut f = Fixture::new();
+        let lines = vec![channel("a"), changes("a")];
+        f.held.inherit(row(1), lines, LATER);
+        f.push(1, &[], Some(&changes("a")));
+        f.push(2, &[], Some(&channel("a")));
+        f.push(3, &[row(2)], Some(&changes("a")));
+        assert_eq!(f.tickets(), [0; 0]);
+        f.done(row(1));
+        assert_eq!(f.tickets(), [2, 1]);
+        f.done(row(2));
+        assert_eq!(f.tickets(), [3]);
     }
 }

@@ -19,13 +19,15 @@
 //!
 //! # What is not here yet
 //!
-//! * **Snapshots.** A leader serves a follower from memory, or from the WAL as long as that holds the entries: until every voter
-//!   has them, but no more than a budget per group. A follower that was away for longer, or lost its disk, is *not* brought up
+//! * **Snapshots.** A leader serves a follower from memory, or from the WAL as long as that holds the entries. Every replica, whatever
+//!   its role, keeps them there until every voter has them (heartbeats say up to where that is), but no more than a budget per
+//!   group: so whoever is elected next can serve the others. A follower that was away for longer, or lost its disk, is *not* brought up
 //!   to date: raft is told that a snapshot is on its way, and the follower waits, counted by nobody's quorum. Nothing is lost, and
 //!   the others run.
 //! * **Membership changes.** The voters of a group are those it was created with; an entry that changes them stops the group.
 //! * **Fast failover** on proof that the leader's process died (H36): elections wait for their timeout.
 
+mod asks;
 mod held;
 mod ids;
 mod limits;
@@ -36,6 +38,7 @@ pub mod membership;
 mod outbox;
 mod reads;
 pub mod shard;
+mod unreleased;
 mod wire;
 
 pub use shard::{After, Group, Input, Output, PeerMessage, Shard, ShardConfig, WalMark};

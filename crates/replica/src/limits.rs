@@ -58,7 +58,8 @@ pub const PAUSED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Rows of a shard applied and not yet frozen for a checkpoint; at it the same happens as at `ShardConfig::dirty_bytes_max`.
 pub const SHARD_DIRTY_ROWS_MAX: usize = 400_000;
 
-/// Bytes of a group's log in the WAL that wait for a slow follower (H43). Beyond it the WAL is released to the checkpoint.
+/// Bytes of a group's log in the WAL of each replica that wait for a slow voter (H43). Beyond it the WAL is released to the
+/// checkpoint, and that voter waits for a snapshot.
 pub const LOG_BUDGET_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// How long a piece of the log may take to come from the WAL, in ms; then it is asked for again.
@@ -70,7 +71,7 @@ pub const READ_ROUNDS_MAX: usize = 4;
 /// Reads of a group waiting for a proof; above it: `Busy`.
 pub const READS_WAITING_MAX: usize = 16 * 1024;
 
-/// Questions to other groups outstanding per group; above it: `Busy`.
+/// Calls of a group that wait for an answer of another group, or behind one that does; above it: `Busy`.
 pub const ASKS_MAX: usize = 1_024;
 
 /// How long an answer from another group may take, in ms; then `NotSent(Timeout)`.

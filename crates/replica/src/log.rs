@@ -116,11 +116,6 @@ impl Log {
         Some(term)
     }
 
-    /// Last index not in memory.
-    pub(crate) fn base(&self) -> u64 {
-        self.base
-    }
-
     /// A piece to read from the WAL, `first..=last`; then give it to [`Self::fetched`].
     pub(crate) fn take_wanted(&mut self) -> Option<(u64, u64)> {
         match self.fetch.take() {
@@ -316,7 +311,7 @@ mod tests {
     fn terms_are_known_as_long_as_the_wal_has_the_entries() {
         let mut log = log();
         log.forget(7);
-        assert_eq!(log.base(), 7);
+        assert_eq!(log.base, 7);
         let terms: Vec<u64> = (4..=8).map(|i| log.term(i).unwrap()).collect();
         assert_eq!(terms, [1, 2, 2, 3, 3]);
         assert_eq!(log.term(9), Err(StorageError::Unavailable.into()));
@@ -331,10 +326,7 @@ mod tests {
     fn a_release_past_memory_frees_memory() {
         let mut log = log();
         assert_eq!(log.release(8), Some(3));
-        assert_eq!(
-            (log.base(), log.bytes, log.last_index().unwrap()),
-            (8, 0, 8)
-        );
+        assert_eq!((log.base, log.bytes, log.last_index().unwrap()), (8, 0, 8));
         log.append(&[entry(9, 3)]);
         assert_eq!(read(&log, 9, 10, 1), Ok(vec![9]));
     }

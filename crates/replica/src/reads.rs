@@ -11,7 +11,7 @@ use wk_proto::Ticket;
 use crate::limits::READ_ROUNDS_MAX;
 
 /// A call that changes nothing: its answer is true only if this replica still leads. With a reply, that is the answer: a refusal
-/// as of the state the call met in its turn. Were it decided anew, it could be accepted behind later calls of the same sender.
+/// as of the state the call met in its turn (unless it turns out to be the copy of a message that is stored). Were it decided anew, it could be accepted behind later calls of the same sender.
 pub(crate) type Read = (Ticket, Request, Option<Reply>);
 
 /// See the module.
@@ -27,6 +27,8 @@ struct Round {
     number: u64,
     /// The index that must be applied; known once the round is proven.
     index: Option<u64>,
+    /// One more: see [`Reads::begun`].
+    floor: u64,
     reads: Vec<Read>,
 }
 
@@ -55,9 +57,22 @@ impl Reads {
         self.rounds.push_back(Round {
             number: self.next,
             index: None,
+            floor: 0,
             reads: std::mem::take(&mut self.waiting),
         });
         Some(self.next)
+    }
+
+    /// The round has begun, and the log ends at `last`.
+    ///
+    /// A message may be refused whose first copy is in that log and not yet applied: the copy was decided on an older state. Such a
+    /// refusal waits until it can be seen whether there is one.
+    pub(crate) fn begun(&mut self, number: u64, last: u64) {
+        if let Some(round) = self.rounds.iter_mut().find(|r| r.number == number)
+            && round.reads.iter().any(refuses_numbered)
+        {
+            round.floor = last;
+        }
     }
 
     /// The round is proven: it may be answered once `index` is applied.
@@ -71,7 +86,10 @@ impl Reads {
     pub(crate) fn ready(&mut self, applied: u64) -> Vec<Read> {
         let mut ready = Vec::new();
         while let Some(round) = self.rounds.front_mut() {
-            if round.index.is_none_or(|index| index > applied) {
+            if round
+                .index
+                .is_none_or(|index| index.max(round.floor) > applied)
+            {
                 break;
             }
             ready.append(&mut round.reads);
@@ -87,6 +105,11 @@ impl Reads {
         all.append(&mut self.waiting);
         all
     }
+}
+
+fn refuses_numbered((_, request, refusal): &Read) -> bool {
+    let is_numbered = matches!(request, Request::Send(send) if send.is_numbered());
+    is_numbered && refusal.is_some()
 }
 
 #[cfg(test)]

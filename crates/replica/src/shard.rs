@@ -84,6 +84,14 @@ pub struct WalMark(pub u64);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerMessage(pub Bytes);
 
+impl PeerMessage {
+    /// Sorts by `part_of` the groups inside: a peer may spread them over its shards in another way. Malformed bytes give nothing.
+    pub fn split(&self, part_of: impl Fn(GroupId) -> usize) -> BTreeMap<usize, Self> {
+        let parts = wire::split(&self.0, part_of).into_iter();
+        parts.map(|(part, bytes)| (part, Self(bytes))).collect()
+    }
+}
+
 /// What must be durable before an output may leave the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
@@ -100,8 +108,9 @@ pub enum Input {
     Tick,
     /// From a peer's shard.
     Peer(NodeId, PeerMessage),
-    /// A request for a group of this shard.
-    Call(Ticket, GroupId, Request),
+    /// A request for a group of this shard. With a term, only the leader of that term takes it: others answer `NotSent(NotLeader)`,
+    /// so that a delayed call does not end up behind what was sent later (H31).
+    Call(Ticket, GroupId, Option<Term>, Request),
     /// Everything up to this mark is on disk. Given to the shard **before** anything leaves the node that waited for it: a peer's
     /// answer must not overtake it.
     Durable(WalMark),
@@ -115,6 +124,8 @@ pub enum Input {
     Flushed(Checkpointed),
     /// An outbox row of the group named was (`true`) or was not (`false`) applied at the group it is for.
     OutboxResult(GroupId, OutboxKey, bool),
+    /// A group that this shard owns from now on, as its disk has it. Without effect if it has one of this name.
+    Start(Box<Group>),
     /// Settings changed.
     Policy(Arc<Policy>),
     /// Give leadership away where possible and refuse new calls (planned stop).
@@ -236,30 +247,12 @@ impl Shard {
         wall: WallMs,
     ) -> Self {
         let _ = wall;
-        let count = groups.len();
-        let mut refused = Vec::new();
-        let mut states = BTreeMap::new();
-        let mut ids = Ids::new(config.node.0, config.shard.0, config.shard.1);
-        for mut group in groups {
-            let id = group.group;
-            last_ids(&mut group)
-                .into_iter()
-                .for_each(|last| ids.raise(last));
-            let state = match Member::recover(&config, group, count) {
-                Ok(member) => State::Running(Box::new(member)),
-                Err(unusable) => {
-                    refused.push(Output::Fault(id, unusable.fault.0));
-                    State::Faulty(unusable.group.store)
-                }
-            };
-            states.insert(id, state);
-        }
-        Self {
-            ids,
+        let mut shard = Self {
+            ids: Ids::new(config.node.0, config.shard.0, config.shard.1),
             policy,
-            dirty: states.keys().copied().collect(),
+            dirty: BTreeSet::new(),
             next_group: GroupId::Control,
-            groups: states,
+            groups: BTreeMap::new(),
             next_mark: WalMark(1),
             next_tick: now.plus_ms(config.tick_ms),
             peers: VecDeque::new(),
@@ -267,14 +260,36 @@ impl Shard {
             durable: None,
             tick: false,
             others: Vec::new(),
-            refused,
+            refused: Vec::new(),
             inflight_bytes: 0,
             is_full: false,
             is_draining: false,
             dropped_messages: 0,
             now,
             config,
+        };
+        let count = groups.len();
+        for group in groups {
+            shard.start(group, count);
         }
+        shard
+    }
+
+    /// `count`: of how many groups this is one.
+    fn start(&mut self, mut group: Group, count: usize) {
+        let id = group.group;
+        for last in last_ids(&mut group) {
+            self.ids.raise(last);
+        }
+        let state = match Member::recover(&self.config, group, count) {
+            Ok(member) => State::Running(Box::new(member)),
+            Err(unusable) => {
+                self.refused.push(Output::Fault(id, unusable.fault.0));
+                State::Faulty(unusable.group.store)
+            }
+        };
+        self.groups.insert(id, state);
+        self.dirty.insert(id);
     }
 
     /// Takes one input. Cheap: work happens in [`Self::poll`].
@@ -285,13 +300,18 @@ impl Shard {
             Input::Tick => self.tick = true,
             Input::Durable(mark) => self.durable = self.durable.max(Some(mark)),
             Input::Peer(node, message) => self.queue_peer(node, message),
-            Input::Call(ticket, group, request) => {
-                if let Err(why) = self.admit(ticket, group, request) {
+            Input::Call(ticket, group, term, request) => {
+                if let Err(why) = self.admit(ticket, group, term, request) {
                     let refusal = Err(CallError::NotSent(why));
                     self.refused.push(Output::Reply(ticket, refusal));
                 }
             }
             Input::Policy(policy) => self.policy = policy,
+            Input::Start(group) => {
+                if !self.groups.contains_key(&group.group) {
+                    self.start(*group, self.groups.len() + 1);
+                }
+            }
             Input::Drain => {
                 self.is_draining = true;
                 self.others.push(input);
@@ -313,7 +333,13 @@ impl Shard {
         self.peers.push_back((node, message));
     }
 
-    fn admit(&mut self, ticket: Ticket, group: GroupId, request: Request) -> Result<(), Why> {
+    fn admit(
+        &mut self,
+        ticket: Ticket,
+        group: GroupId,
+        term: Option<Term>,
+        request: Request,
+    ) -> Result<(), Why> {
         let member = match self.groups.get_mut(&group) {
             None => return Err(Why::NotLeader),
             Some(State::Faulty(_)) => return Err(Why::Faulty),
@@ -324,6 +350,9 @@ impl Shard {
         }
         if self.is_full || self.inflight_bytes > SHARD_INFLIGHT_BYTES_MAX {
             return Err(Why::Busy);
+        }
+        if !member.leads_in(term) {
+            return Err(Why::NotLeader);
         }
         let before = member.inflight_bytes();
         member.call(ticket, request, self.config.group_inflight_bytes)?;
@@ -463,6 +492,7 @@ impl Shard {
                 | Input::Peer(..)
                 | Input::Call(..)
                 | Input::Durable(_)
+                | Input::Start(_)
                 | Input::Policy(_) => {}
             }
         }
@@ -582,6 +612,11 @@ impl Shard {
         )
     }
 
+    /// Which groups [`Self::led`] counts, with the term of the office: what other nodes are told (H56).
+    pub fn offices(&self) -> impl Iterator<Item = (GroupId, Term)> {
+        self.members().filter_map(|m| Some((m.group, m.proven()?)))
+    }
+
     /// The current picture of a group, for tests, tools and delivery workers.
     pub fn view(&self, group: GroupId) -> Option<View> {
         self.groups.get(&group).map(|state| state.store().view())
@@ -699,7 +734,7 @@ mod tests {
         let mut shard = shard();
         let [bad, good] = [0, 1].map(|slot| GroupId::Slot(SlotId(slot)));
         let query = || Request::Query(Box::new(Query::SystemUids));
-        shard.handle(NOW, WALL, Input::Call(Ticket(1), bad, query()));
+        shard.handle(NOW, WALL, Input::Call(Ticket(1), bad, None, query()));
         let (config, policy) = (shard.config.clone(), Policy::new());
         let mut turn = turn(&shard, &config, &policy);
         let taken = shard.guard::<()>(bad, &mut turn, |_, _| panic!("an invariant"));
@@ -714,8 +749,8 @@ mod tests {
             other => panic!("{other:?}"),
         }
         assert_eq!(shard.led(), (1, 2));
-        shard.handle(NOW, WALL, Input::Call(Ticket(2), bad, query()));
-        shard.handle(NOW, WALL, Input::Call(Ticket(3), good, query()));
+        shard.handle(NOW, WALL, Input::Call(Ticket(2), bad, None, query()));
+        shard.handle(NOW, WALL, Input::Call(Ticket(3), good, None, query()));
         match &poll(&mut shard)[..] {
             [
                 Output::Reply(Ticket(2), Err(CallError::NotSent(Why::Faulty))),

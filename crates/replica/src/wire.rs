@@ -7,8 +7,12 @@
 //! entry:   | term u64 | len u32 | data |     its index is the message's + 1 + its position
 //! ```
 //!
+//! In a heartbeat `index` is ours: up to there all voters have the log on their disks.
+//!
 //! All numbers are little-endian. Decoding is total: any bytes give messages or an error, never a panic, and nothing is allocated
 //! for a length that is not there.
+
+use std::collections::BTreeMap;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use raft::eraftpb::{Entry, Message, MessageType};
@@ -75,6 +79,44 @@ pub(crate) fn put(out: &mut BytesMut, group: GroupId, message: &Message) -> bool
         out.put_slice(&entry.data);
     }
     true
+}
+
+/// Sorts the messages of a peer by `part_of` their group, in order, without reading further into them. Bytes that are not a peer
+/// message give nothing.
+pub(crate) fn split(bytes: &Bytes, part_of: impl Fn(GroupId) -> usize) -> BTreeMap<usize, Bytes> {
+    let parts = sort(bytes, part_of).unwrap_or_default();
+    if parts.len() == 1 {
+        return parts
+            .into_keys()
+            .map(|part| (part, bytes.clone()))
+            .collect();
+    }
+    let freeze = |(part, bytes): (usize, BytesMut)| (part, bytes.freeze());
+    parts.into_iter().map(freeze).collect()
+}
+
+fn sort(
+    bytes: &Bytes,
+    part_of: impl Fn(GroupId) -> usize,
+) -> Result<BTreeMap<usize, BytesMut>, Malformed> {
+    let mut rest = bytes.clone();
+    if rest.len() > PEER_MESSAGE_BYTES_MAX || rest.is_empty() || rest.get_u8() != VERSION {
+        return Err(Malformed);
+    }
+    let mut parts: BTreeMap<usize, BytesMut> = BTreeMap::new();
+    while !rest.is_empty() {
+        let len = take_u32(&mut rest)?;
+        let message = take(&mut rest, len as usize)?;
+        let group = take_u32(&mut message.clone())?;
+        let group = GroupId::from_u32(group).ok_or(Malformed)?;
+        let part = parts.entry(part_of(group)).or_default();
+        if part.is_empty() {
+            part.put_u8(VERSION);
+        }
+        part.put_u32_le(len);
+        part.put_slice(&message);
+    }
+    Ok(parts)
 }
 
 /// Reads the messages of a peer; data are slices of `bytes`. Entries are plain ones: nothing else is replicated yet.
@@ -271,6 +313,32 @@ mod tests {
             Err(Malformed),
             "another version"
         );
+    }
+
+    #[test]
+    fn messages_are_sorted_by_group_and_keep_their_order() {
+        let message = |index| Message {
+            msg_type: MessageType::MsgAppend,
+            index,
+            ..Message::default()
+        };
+        let slot = |n| GroupId::Slot(SlotId(n));
+        let mut out = BytesMut::new();
+        for (n, index) in [(0, 1), (1, 2), (0, 3)] {
+            put(&mut out, slot(n), &message(index));
+        }
+        let bytes = out.freeze();
+        let parts = split(&bytes, |group| group.to_u32() as usize % 2);
+        let indexes = |part: usize| -> Vec<u64> {
+            let messages = decode(parts[&part].clone()).unwrap();
+            messages.iter().map(|(_, m)| m.index).collect()
+        };
+        assert_eq!((indexes(1), indexes(0)), (vec![1, 3], vec![2]));
+        let all = split(&bytes, |_| 7);
+        assert_eq!(all, BTreeMap::from([(7, bytes.clone())]));
+        for n in 0..bytes.len() {
+            let _ = split(&bytes.slice(..n), |_| 0);
+        }
     }
 
     #[test]

@@ -353,3 +353,44 @@ fn a_follower_without_checkpoints_stops_applying_and_goes_on_acknowledging() {
         applied(&world)
     );
 }
+
+#[test]
+fn nobody_overtakes_his_own_message_that_waits_for_an_answer() {
+    let plan = Plan::new(1, 1, 9);
+    let policy = wk_chat::Policy {
+        whitelist_off_of_person: false,
+        ..plan.policy.clone()
+    };
+    let mut world = World::new(Plan { policy, ..plan });
+    world.elect();
+    world.ignore_asks = true;
+    let pair = ChannelKey::person(&harness::work::uid("ann"), &harness::work::uid("bob"));
+    let allow = |add| harness::work::allow("bob", "ann", add);
+
+    let first = world.call(ONE, send_call(&pair, "ann", "1"));
+    let allowed = world.call(ONE, allow(true));
+    assert_eq!(world.result(allowed), Ok(wk_chat::Reply::Done));
+    let second = world.call(ONE, send_call(&pair, "ann", "2"));
+    let other = world.call(ONE, send_call(&info("news"), "ann", "3"));
+    world.run(200);
+    assert!(
+        !world.replies.contains_key(&second),
+        "it needs no answer, but its place"
+    );
+    assert!(world.replies.contains_key(&other), "another channel's");
+    let answer = wk_chat::Answer::Channel(None);
+    world.input(ONE, wk_replica::Input::Asked(first, Some(answer)));
+    let [first, second] = [first, second].map(|t| accepted(&world.result(t).unwrap()).message_seq);
+    assert!(first < second, "{first} {second}");
+
+    let removed = world.call(ONE, allow(false));
+    assert_eq!(world.result(removed), Ok(wk_chat::Reply::Done));
+    let first = world.call(ONE, send_call(&pair, "ann", "4"));
+    let allowed = world.call(ONE, allow(true));
+    assert_eq!(world.result(allowed), Ok(wk_chat::Reply::Done));
+    let second = world.call(ONE, send_call(&pair, "ann", "5"));
+    for ticket in [first, second] {
+        let end = Err(CallError::NotSent(Why::Timeout));
+        assert_eq!(world.result(ticket), end, "both come again, in order");
+    }
+}

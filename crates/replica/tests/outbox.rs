@@ -164,3 +164,32 @@ fn a_resend_to_the_next_leader_waits_for_the_rows_too() {
     accepted(&world.result(again).unwrap());
     assert_eq!(conversations(&mut world, new, "bob"), 1);
 }
+
+#[test]
+fn a_change_that_was_made_already_is_answered_when_its_rows_are_there() {
+    let mut world = World::new(Plan::new(3, 1, 8));
+    let old = world.elect();
+    world.hold_outbox = true;
+    let team = harness::work::group("team");
+    let allowed = harness::work::allow("ann", "bob", true);
+    let again = |world: &mut World, at| {
+        [join(&team, &["bob"]), allowed.clone()].map(|request| world.call(at, request))
+    };
+    again(&mut world, old);
+    world.run(200);
+    let here = again(&mut world, old);
+    world.run(200);
+    assert_eq!(replied(&world), [], "on the same leader");
+    world.crash(old);
+    let new = world.elect();
+    let there = again(&mut world, new);
+    world.run(200);
+    assert_eq!(replied(&world), [], "on the next one");
+    world.hold_outbox = false;
+    for ticket in there {
+        assert_eq!(world.result(ticket), Ok(Reply::Done));
+    }
+    let both = "of the group, and of the pair that may talk now";
+    assert_eq!(conversations(&mut world, new, "bob"), 2, "{both}");
+    assert!(!world.replies.contains_key(&here[0]), "its node is gone");
+}

@@ -5,8 +5,9 @@ mod harness;
 use harness::work::{accepted, history_query, info, send_call};
 use harness::{Plan, Trace, World};
 use wk_chat::Reply;
-use wk_chat::request::CallError;
-use wk_proto::{MessageSeq, NodeId, Ticket};
+use wk_chat::request::{CallError, Why};
+use wk_proto::{MessageSeq, NodeId, Term, Ticket};
+use wk_replica::Input;
 
 fn world(seed: u64) -> World {
     World::new(Plan::new(3, 1, seed))
@@ -348,4 +349,28 @@ fn a_follower_far_behind_is_served_from_the_wal() {
         "nobody needs them any more: {}",
         kept.entries.len()
     );
+}
+
+#[test]
+fn a_call_of_an_earlier_term_is_not_taken_by_a_later_leader() {
+    let mut world = world(15);
+    let leader = world.elect();
+    let group = harness::slots(&world.plan).next().unwrap();
+    let told = world.trace.iter().rev().find_map(|t| match t {
+        Trace::Leader(_, g, term, Some(_)) if *g == group => Some(*term),
+        _ => None,
+    });
+    let term = told.unwrap();
+    for (number, term, is_taken) in [(1, term - 1, false), (2, term + 1, false), (3, term, true)] {
+        let ticket = Ticket(1_000 + number);
+        let request = send_call(&info("news"), "ann", &number.to_string());
+        let call = Input::Call(ticket, group, Some(Term(term)), request);
+        world.input(leader, call);
+        match world.result(ticket) {
+            Ok(reply) if is_taken => drop(accepted(&reply)),
+            Err(CallError::NotSent(Why::NotLeader)) if !is_taken => {}
+            other => panic!("call {number}: {other:?}"),
+        }
+    }
+    assert_eq!(numbers(&mut world, leader), ["3"]);
 }

@@ -37,7 +37,7 @@ pub(crate) enum Ask {
 
 /// The thread.
 pub(crate) struct CheckpointThread {
-    pub(crate) store: Store,
+    pub(crate) store: Arc<Store>,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) parts: Arc<Parts>,
     pub(crate) asks: mpsc::Receiver<Ask>,

@@ -38,7 +38,7 @@ impl State {
 fn is_urgent(input: &Input) -> bool {
     !matches!(
         input,
-        Input::Call(_, _, Request::Send(_) | Request::Write(_))
+        Input::Call(_, _, _, Request::Send(_) | Request::Write(_))
     )
 }
 
@@ -153,6 +153,7 @@ mod tests {
             Input::Call(
                 wk_proto::Ticket(1),
                 wk_proto::GroupId::Control,
+                None,
                 Request::Write(Box::new(write)),
             )
         };

@@ -12,13 +12,17 @@ mod checkpoint_thread;
 mod clock;
 mod counters;
 mod delivery;
+mod former;
+mod founding;
 mod gate;
 mod gateway;
+mod held;
 mod hub;
 mod inbox;
 mod limits;
 pub mod node;
 mod parts;
+mod peer;
 mod presence;
 mod read_pool;
 mod route;
@@ -29,4 +33,6 @@ mod start;
 mod timers;
 mod wal_thread;
 
-pub use node::{ConnectionInfo, Counters, ListenConfig, Node, NodeConfig, Readiness, StartError};
+pub use node::{
+    ClusterConfig, ConnectionInfo, Counters, ListenConfig, Node, NodeConfig, Readiness, StartError,
+};

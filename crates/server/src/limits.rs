@@ -50,7 +50,7 @@ pub(crate) const CALL_MS: u64 = 5_000;
 pub(crate) const ADMIT_MS: u64 = 4_000;
 
 /// Inputs a shard takes in one turn at most (D9). The rest waits for the next.
-pub(crate) const TURN_INPUTS_MAX: usize = 4_096;
+pub(crate) const TURN_INPUTS_MAX: usize = 1_024;
 
 /// Inputs a shard takes in one turn however long it was: below this, batches are too small to pay.
 pub(crate) const TURN_INPUTS_MIN: usize = 128;
@@ -117,3 +117,62 @@ const _: () = assert!(
     CONN_OUT_BYTES_MAX >= CONN_OUT_BYTES_TARGET + FRAME_BYTES_MAX,
     "a frame that is begun below the target fits"
 );
+
+/// Bytes of raft messages waiting for one peer's connection. Beyond: the oldest are dropped; raft sends again.
+pub(crate) const RAFT_LINK_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Raft messages and heartbeats waiting for one peer's connection. Beyond: the oldest are dropped.
+pub(crate) const RAFT_FRAMES_MAX: usize = 16 * 1024;
+
+/// Bytes of calls, session changes and pushes waiting for one peer's connection. Beyond: calls are not sent (`Busy`), pushes are
+/// dropped and counted, a session change ends the connection (the next one begins with all sessions).
+pub(crate) const CALL_LINK_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The same, in frames.
+pub(crate) const CALL_FRAMES_MAX: usize = 256 * 1024;
+
+/// Calls of all peers that shards work on. Beyond: `Busy`.
+pub(crate) const PEER_CALLS_MAX: usize = 200_000;
+
+/// Sockets on the cluster port, strangers' included. Beyond: new ones are closed.
+pub(crate) const PEER_SOCKETS_MAX: usize = 256;
+
+/// Between two heartbeats to a peer, in ms (cluster 7.4).
+pub(crate) const BEAT_MS: u64 = 100;
+
+/// Silence after which a peer is not taken for alive any more, in ms.
+pub(crate) const PEER_ALIVE_MS: u64 = 500;
+
+/// Silence after which a peer is gone: the lease of its sessions and of what it said to lead, in ms (H20).
+pub(crate) const PEER_GONE_MS: u64 = 2_000;
+
+/// Pauses between attempts to connect to a peer, in ms: doubling from the first to the second, the later half of it at random.
+pub(crate) const DIAL_PAUSE_MS_MIN: u64 = 100;
+pub(crate) const DIAL_PAUSE_MS_MAX: u64 = 1_000;
+
+/// Longest one attempt to connect may take, in ms.
+pub(crate) const DIAL_WAIT_MS: u64 = 1_000;
+
+/// Longest an introduction may take, in ms.
+pub(crate) const HELLO_WAIT_MS: u64 = 2_000;
+
+/// Bytes of messages in one push to a peer (one larger message still goes alone).
+pub(crate) const PUSH_BYTES_TARGET: usize = 1024 * 1024;
+
+/// Connections in one push to a peer.
+pub(crate) const PUSH_CONNS_MAX: usize = 16 * 1024;
+
+/// Session changes in one frame when all of them are told.
+pub(crate) const SESSIONS_PER_FRAME: usize = 512;
+
+/// How long the answer to a change waits until every node's sessions know of it, in ms; then it is given anyway.
+pub(crate) const NEWS_WAIT_MS: u64 = 1_000;
+
+/// Such changes that some node has not acknowledged. Beyond: the oldest is not repeated any more.
+pub(crate) const NEWS_PENDING_MAX: usize = 1_024;
+
+/// Longest a planned stop waits for other nodes to take over what this one leads, in ms.
+pub(crate) const HAND_OVER_MS: u64 = 1_500;
+
+/// Between two lines in the log about what a node that is not ready waits for, in ms (R-OBS-2).
+pub(crate) const SUMMARY_MS: u64 = 10_000;

@@ -1,5 +1,6 @@
 //! A running node and its handle.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +9,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use wk_chat::request::CallError;
 use wk_chat::{Policy, Reply, Request};
 use wk_cluster::Entry;
-use wk_proto::{ConnId, NodeId, Uid, WallMs};
+use wk_cluster::formation::{LinkState, Reason, Report};
+use wk_proto::{ConnId, GroupId, NodeId, Uid, WallMs};
 
 use crate::hub::Conn;
 use crate::parts::Parts;
@@ -24,6 +26,20 @@ pub struct ListenConfig {
     pub ws: Option<SocketAddr>,
 }
 
+/// The cluster a node is a part of.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// Where peers connect.
+    pub addr: SocketAddr,
+    /// Every node, this one included, with the address (`host:port`) under which the others reach it. The same numbers on every
+    /// node, for ever: they found the cluster. Addresses may change, and names are looked up for every attempt.
+    pub nodes: BTreeMap<NodeId, String>,
+    /// Longest the node may take to be ready for the first time, in ms; then it gives up ([`Node::has_given_up`]). `None`: no limit.
+    pub start_timeout_ms: Option<u64>,
+    /// What nodes prove to each other to know. Without one, peers are told by the addresses in `nodes` (H53).
+    pub secret: Option<String>,
+}
+
 /// Everything a node needs to know to start.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
@@ -33,6 +49,8 @@ pub struct NodeConfig {
     pub data_dir: PathBuf,
     /// Client listeners.
     pub listen: ListenConfig,
+    /// The other nodes; `None`: there are none, and never will be in this directory.
+    pub cluster: Option<ClusterConfig>,
     /// Rules of the leader.
     pub policy: Policy,
     /// Settings of every session.
@@ -57,6 +75,9 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
+    /// The cluster's configuration contradicts itself.
+    #[error("cluster: {0}")]
+    Cluster(String),
     /// Disk or store failure.
     #[error(transparent)]
     Store(#[from] wk_store::Error),
@@ -68,7 +89,7 @@ pub enum StartError {
 /// Whether requests can be served, from live leadership (H56).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Readiness {
-    /// Every group has a leader whose office is proven.
+    /// Every group has a leader whose office is proven, here or lately told by the node that holds it.
     pub ready: bool,
     /// Groups with one.
     pub groups_led: usize,
@@ -216,11 +237,22 @@ impl Node {
     /// See [`Readiness`].
     pub fn readiness(&self) -> Readiness {
         let parts = self.parts();
-        let groups_led = parts.statuses.iter().map(|s| s.led.load(Relaxed)).sum();
-        let groups = usize::from(parts.config.policy.slot_count) + 1;
+        let groups = u32::from(parts.config.policy.slot_count) + 1;
+        let offices = parts.offices();
+        let now = parts.clock.now();
+        let is_led = |group| {
+            offices.iter().any(|(led, _)| *led == group) || parts.mesh.leader(group, now).is_some()
+        };
+        let led = (0..groups).filter_map(GroupId::from_u32);
+        let groups_led = led.filter(|group| is_led(*group)).count();
+        let groups = groups as usize;
         let mut waiting_for = Vec::new();
-        if groups_led < groups {
-            waiting_for.push(format!("leaders of {} groups", groups - groups_led));
+        match parts.former.report() {
+            Some(report) if !report.ready => waiting_for.extend(obstacles(&report)),
+            None if groups_led < groups => {
+                waiting_for.push(format!("leaders of {} groups", groups - groups_led));
+            }
+            _ => {}
         }
         if !parts.rules.is_complete() {
             waiting_for.push("the list of system accounts".to_owned());
@@ -250,6 +282,16 @@ impl Node {
         self.parts().gate.failed().await
     }
 
+    /// How this node becomes, or became, part of its cluster (cluster 7.3); `None`: it is alone and has none.
+    pub fn formation(&self) -> Option<Report> {
+        self.parts().former.report()
+    }
+
+    /// Whether [`Self::failed`] is no failure but [`ClusterConfig::start_timeout_ms`] having passed.
+    pub fn has_given_up(&self) -> bool {
+        self.parts().former.has_given_up()
+    }
+
     /// Current rules.
     pub fn policy(&self) -> Arc<Policy> {
         self.parts().rules.get()
@@ -277,6 +319,20 @@ impl Node {
     fn parts(&self) -> &Parts {
         &self.inner.parts
     }
+}
+
+/// What a formation waits for, and how its peers are.
+pub(crate) fn obstacles(report: &Report) -> Vec<String> {
+    let reason = report.reason.map_or("starting", Reason::name);
+    let mut texts = vec![format!("{reason}: {}", report.detail)];
+    for peer in &report.peers {
+        if matches!(peer.state, LinkState::Connected | LinkState::InSync) {
+            continue;
+        }
+        let why = peer.last_error.as_deref().unwrap_or_default();
+        texts.push(format!("node {}: {} {why}", peer.id, peer.state.name()));
+    }
+    texts
 }
 
 fn describe(conn: &Conn) -> ConnectionInfo {

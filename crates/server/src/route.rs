@@ -24,8 +24,9 @@ use crate::gate::Gate;
 use crate::hub::{Hub, Wakes};
 use crate::inbox::Inbox;
 use crate::limits::{CALL_MS, ROUTE_TICK_MS};
+use crate::peer::Mesh;
 
-type Outcome = Result<Reply, CallError>;
+pub(crate) type Outcome = Result<Reply, CallError>;
 
 /// Who waits for a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +86,7 @@ pub(crate) struct Route {
     gate: Arc<Gate>,
     hub: Arc<Hub>,
     shards: Vec<Arc<Inbox>>,
+    mesh: Arc<Mesh>,
     core: Mutex<Core>,
     /// Bounded by the router's calls.
     waiting: Mutex<HashMap<u64, Waiting>>,
@@ -107,18 +109,27 @@ impl Route {
         gate: Arc<Gate>,
         hub: Arc<Hub>,
         shards: Vec<Arc<Inbox>>,
+        mesh: Arc<Mesh>,
     ) -> Self {
+        // All nodes together stay below what a leader takes from a group: a refusal in the middle of a lane could invert it.
+        let mut limits = RouterLimits::default();
+        limits.group_bytes_max /= mesh.nodes().count() + 1;
+        let mut router = Router::new(node, slot_count, limits);
+        for peer in mesh.nodes() {
+            router.on_link(peer, false);
+        }
         Self {
             node,
             clock,
             gate,
             hub,
             core: Mutex::new(Core {
-                router: Router::new(node, slot_count, RouterLimits::default()),
+                router,
                 out: Vec::new(),
                 inputs: shards.iter().map(|_| Vec::new()).collect(),
             }),
             shards,
+            mesh,
             waiting: Mutex::default(),
             next_waiting: AtomicU64::new(1),
             last_id: AtomicI64::new(0),
@@ -160,6 +171,7 @@ impl Route {
 
     /// Takes a batch of results and news, in order. The caller wakes the connections, with others it has touched.
     pub(crate) fn report(&self, batch: &mut Vec<RouteInput>, wakes: &mut Wakes) {
+        batch.retain_mut(|input| self.is_ours(input));
         if batch.is_empty() {
             return;
         }
@@ -183,6 +195,33 @@ impl Route {
             self.settle(&mut core, &mut after);
         }
         *wakes = std::mem::take(&mut after.wakes);
+        self.finish(after);
+    }
+
+    /// Sends the results of peers' calls home; the others are for the router.
+    fn is_ours(&self, input: &mut RouteInput) -> bool {
+        let RouteInput::Result(ticket, outcome) = input else {
+            return true;
+        };
+        if Mesh::is_foreign(*ticket) {
+            self.mesh.reply(*ticket, outcome);
+            return false;
+        }
+        // While this node hands over what it leads, its callers wait for the successor.
+        if *outcome == Err(CallError::NotSent(Why::Draining)) && self.mesh.has_peers() {
+            *outcome = Err(CallError::NotSent(Why::NotLeader));
+        }
+        true
+    }
+
+    /// The connection to a peer came up or broke.
+    pub(crate) fn link(&self, peer: NodeId, is_up: bool) {
+        let mut after = After::default();
+        {
+            let mut core = self.core.lock();
+            core.router.on_link(peer, is_up);
+            self.settle(&mut core, &mut after);
+        }
         self.finish(after);
     }
 
@@ -287,15 +326,16 @@ impl Route {
 
     fn hand_on(&self, item: RouterOut<Origin>, core: &mut Core, after: &mut After) {
         match item {
-            RouterOut::ToShard(ticket, group, request) => {
+            RouterOut::ToShard(ticket, group, term, request) => {
                 let shard = self.shard_of(group);
-                core.inputs[shard].push(Input::Call(ticket, group, request));
+                core.inputs[shard].push(Input::Call(ticket, group, Some(term), request));
             }
-            RouterOut::ToPeer(node, ticket, ..) => {
-                // No link: the router hears it in the same breath, and the call parks.
-                tracing::debug!(%node, "no link to the node that leads");
-                let broken = Err(CallError::NotSent(Why::Link));
-                core.router.on_result(self.clock.now(), ticket, broken);
+            RouterOut::ToPeer(node, ticket, group, term, request) => {
+                if let Err(why) = self.mesh.call(node, ticket, (group, term), &request) {
+                    // The router hears it in the same breath, and the call parks.
+                    let refused = Err(CallError::NotSent(why));
+                    core.router.on_result(self.clock.now(), ticket, refused);
+                }
             }
             RouterOut::Done(origin, outcome) => {
                 self.done(origin, outcome, &mut core.inputs, after);
@@ -516,6 +556,7 @@ mod tests {
             gate.clone(),
             hub.clone(),
             shards,
+            Arc::new(Mesh::alone(NodeId(1))),
         );
         for group in 0..=4 {
             let group = GroupId::from_u32(group).expect("small numbers are groups");

@@ -12,16 +12,17 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
+use std::thread;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
+use wk_cluster::formation::{Event, Hold};
 use wk_replica::Input;
 
 use crate::checkpoint_thread::Ask;
-use crate::limits::STOP_ANSWER_MS;
+use crate::limits::{HAND_OVER_MS, STOP_ANSWER_MS};
 use crate::node::StartError;
 use crate::parts::Parts;
 
@@ -41,8 +42,8 @@ pub(crate) enum Part {
 pub(crate) struct Running {
     parts: Arc<Parts>,
     asks: mpsc::Sender<Ask>,
-    threads: Vec<(Part, JoinHandle<()>)>,
-    tasks: Vec<AbortHandle>,
+    threads: Vec<(Part, thread::JoinHandle<()>)>,
+    tasks: Vec<JoinHandle<()>>,
     listeners: Vec<AbortHandle>,
     /// Background writes need not spare the log any more.
     hurry: Arc<AtomicBool>,
@@ -83,7 +84,7 @@ impl Running {
                 gate.fail(format!("thread {whose} panicked"));
             }
         };
-        let thread = std::thread::Builder::new()
+        let thread = thread::Builder::new()
             .name(name.clone())
             .spawn(guarded)
             .map_err(|error| StartError::System(format!("cannot start thread {name}: {error}")))?;
@@ -92,7 +93,7 @@ impl Running {
     }
 
     pub(crate) fn task(&mut self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.push(tokio::spawn(task).abort_handle());
+        self.tasks.push(tokio::spawn(task));
     }
 
     pub(crate) fn listener(&mut self, task: impl Future<Output = ()> + Send + 'static) {
@@ -103,6 +104,7 @@ impl Running {
     pub(crate) async fn stop(mut self) {
         self.stop_listening();
         let parts = self.parts.clone();
+        hand_over(&parts).await;
         parts.hub.drain();
         let answered = timeout(Duration::from_millis(STOP_ANSWER_MS), async {
             parts.hub.empty().await;
@@ -116,11 +118,26 @@ impl Running {
         }
         parts.gate.close();
         parts.route.give_up();
-        for inbox in &parts.inboxes {
-            inbox.push(Input::Drain);
-        }
+        drain(&parts);
         self.checkpoint().await;
         self.end_threads().await;
+        self.end_tasks().await;
+    }
+
+    /// Sockets are closed when this is over: the port can be used again.
+    async fn end_tasks(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        let ended = timeout(JOIN_WAIT, async {
+            for task in self.tasks.drain(..) {
+                // It was aborted, or ended before.
+                drop(task.await);
+            }
+        });
+        if ended.await.is_err() {
+            tracing::warn!("tasks do not end in time");
+        }
     }
 
     fn stop_listening(&mut self) {
@@ -162,6 +179,29 @@ impl Running {
         if timeout(JOIN_WAIT, joined).await.is_err() {
             tracing::warn!(?part, "threads do not end in time");
         }
+    }
+}
+
+fn drain(parts: &Parts) {
+    for inbox in &parts.inboxes {
+        inbox.push(Input::Drain);
+    }
+}
+
+/// Lets the other nodes take over what this one leads; what its clients have sent goes there, too.
+async fn hand_over(parts: &Parts) {
+    if !parts.mesh.is_anybody_here() {
+        return;
+    }
+    parts.former.tell(Event::Hold(Hold::Draining, true));
+    drain(parts);
+    let gone = timeout(Duration::from_millis(HAND_OVER_MS), async {
+        while parts.statuses.iter().any(|s| s.led.load(Relaxed) > 0) {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    });
+    if gone.await.is_err() {
+        tracing::warn!("nobody took over some of what this node leads");
     }
 }
 

@@ -11,15 +11,18 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use wk_chat::Effect;
 use wk_chat::request::{CallError, Why};
-use wk_proto::{ChannelKey, GroupId, MessageSeq, Record, SessionRef};
-use wk_replica::{Input, Output, Shard, WalMark};
+use wk_cluster::formation::Event;
+use wk_proto::{ChannelKey, GroupId, MessageSeq, Mono, NodeId, Record, SessionRef, Term};
+use wk_replica::{After, Input, Output, PeerMessage, Shard, WalMark};
 use wk_store::{Frozen, View};
 
 use crate::clock::thread_cpu;
 use crate::delivery::{Job, Outgoing, is_pair, receives};
+use crate::former;
 use crate::hub::Wakes;
-use crate::limits::{CALL_MS, TURN_INPUTS_MAX, TURN_INPUTS_MIN, TURN_TARGET};
+use crate::limits::{BEAT_MS, CALL_MS, TURN_INPUTS_MAX, TURN_INPUTS_MIN, TURN_TARGET};
 use crate::parts::Parts;
+use crate::peer::{News, Remote};
 use crate::read_pool::Read;
 use crate::route::{RouteInput, Submission, asked_call, outbox_call};
 use crate::wal_thread::{Batch, LogRead};
@@ -28,6 +31,8 @@ use crate::wal_thread::{Batch, LogRead};
 #[derive(Debug, Default)]
 pub(crate) struct ShardStatus {
     pub(crate) led: AtomicUsize,
+    /// What is led here, with proof: at most half a heartbeat old.
+    pub(crate) offices: Mutex<Vec<(GroupId, Term)>>,
     pub(crate) dirty_rows: AtomicUsize,
     pub(crate) dirty_bytes: AtomicUsize,
     pub(crate) faults: Mutex<Vec<(GroupId, String)>>,
@@ -76,10 +81,21 @@ struct Turn {
     /// Messages of pairs, pushed by this thread.
     pairs: Vec<(ChannelKey, Vec<Outgoing>)>,
     wakes: Wakes,
+    /// Raft messages that may only leave when something is on disk.
+    mail: VecDeque<(WalMark, NodeId, PeerMessage)>,
+    /// Everything up to here is.
+    durable: WalMark,
+    /// Changes that other nodes must know before answers go out.
+    announced: Option<u64>,
+    /// Those answers.
+    held: Vec<RouteInput>,
     /// Messages appended in this turn.
     appended: usize,
     /// The view taken last, and of which group.
     view: Option<(GroupId, View)>,
+    /// When the list of offices was published, and whether it changed since.
+    offices_at: Mono,
+    is_office_news: bool,
 }
 
 impl ShardThread {
@@ -88,7 +104,6 @@ impl ShardThread {
         let mut arrived = Vec::new();
         let mut waiting: VecDeque<Input> = VecDeque::new();
         let mut pace = Pace::default();
-        let mut durable = WalMark::default();
         self.turn(&mut turn);
         loop {
             let timeout = if waiting.is_empty() {
@@ -97,15 +112,16 @@ impl ShardThread {
             } else {
                 Some(Duration::ZERO)
             };
-            let gather = turn.persisted > durable && waiting.is_empty();
+            let gather = turn.persisted > turn.durable && waiting.is_empty();
             let found = self.parts.inboxes[self.number].wait(timeout, gather, &mut arrived);
             waiting.extend(arrived.drain(..));
-            durable = durable.max(found.durable.unwrap_or_default());
+            turn.durable = turn.durable.max(found.durable.unwrap_or_default());
             if found.closed && waiting.is_empty() {
                 return;
             }
             let started = (Instant::now(), thread_cpu());
             self.take(found.durable, &mut waiting, pace.inputs);
+            self.post(&mut turn);
             self.turn(&mut turn);
             let worked = thread_cpu().saturating_sub(started.1);
             self.parts.totals.turns.record(started.0.elapsed());
@@ -129,6 +145,16 @@ impl ShardThread {
         }
     }
 
+    /// Sends what waited for the disk. The shard was told before: an answer cannot overtake that.
+    fn post(&self, turn: &mut Turn) {
+        while let Some((mark, ..)) = turn.mail.front()
+            && *mark <= turn.durable
+            && let Some((_, node, message)) = turn.mail.pop_front()
+        {
+            self.parts.mesh.raft(node, message);
+        }
+    }
+
     fn turn(&mut self, turn: &mut Turn) {
         let (now, wall) = (self.parts.clock.now(), self.parts.clock.wall());
         let mut outputs = std::mem::take(&mut turn.outputs);
@@ -139,9 +165,11 @@ impl ShardThread {
         turn.outputs = outputs;
         turn.view = None;
         self.publish_status(std::mem::take(&mut turn.appended));
+        self.publish_offices(turn);
         self.parts.delivery.put(&mut turn.jobs);
         self.push_pairs(turn);
         // Answers last: whoever gets one finds what it promises done.
+        self.hold_answers(turn);
         let route = &self.parts.route;
         route.report(&mut turn.news, &mut turn.wakes);
         route.submit(&mut turn.calls);
@@ -173,7 +201,13 @@ impl ShardThread {
                     turn.news.push(RouteInput::Result(ticket, busy));
                 }
             }
-            Output::Reply(ticket, outcome) => turn.news.push(RouteInput::Result(ticket, outcome)),
+            Output::Reply(ticket, outcome) => {
+                let answer = RouteInput::Result(ticket, outcome);
+                match turn.announced {
+                    Some(_) => turn.held.push(answer),
+                    None => turn.news.push(answer),
+                }
+            }
             Output::Outbox(group, key, inbox) => {
                 let deadline = self.parts.route.deadline(CALL_MS);
                 turn.calls.push(outbox_call(group, key, inbox, deadline));
@@ -199,6 +233,7 @@ impl ShardThread {
             }),
             Output::Release(replica, index, term) => self.parts.wal.release(replica, index, term),
             Output::Leader(group, term, node) => {
+                turn.is_office_news = true;
                 turn.news.push(RouteInput::Leader(group, term, node));
             }
             Output::Fault(group, cause) => {
@@ -208,7 +243,10 @@ impl ShardThread {
                     .lock()
                     .push((group, cause));
             }
-            Output::Send(node, ..) => tracing::debug!(%node, "no link to a peer"),
+            Output::Send(node, message, After::Durable(mark)) if mark > turn.durable => {
+                turn.mail.push_back((mark, node, message));
+            }
+            Output::Send(node, message, _) => self.parts.mesh.raft(node, message),
         }
     }
 
@@ -246,11 +284,49 @@ impl ShardThread {
             } => {
                 let presence = &self.parts.presence;
                 presence.kick_user(&uid, device_flag, text, delay_ms, &mut turn.wakes);
+                self.announce(
+                    turn,
+                    News::Kick {
+                        uid,
+                        device_flag,
+                        has_text: !text.is_empty(),
+                        delay_ms,
+                    },
+                );
             }
-            Effect::SendBan { uid, on } => self.parts.presence.send_ban(&uid, on, &mut turn.wakes),
-            Effect::SystemUids(uids) => self.parts.rules.system_uids_are(&uids),
+            Effect::SendBan { uid, on } => {
+                self.parts.presence.send_ban(&uid, on, &mut turn.wakes);
+                self.announce(turn, News::SendBan { uid, on });
+            }
+            Effect::SystemUids(uids) => {
+                self.parts.rules.system_uids_are(&uids);
+                self.announce(turn, News::SystemUids(uids));
+            }
+            Effect::Control(_) => self.tell_cluster(group),
             // The shard itself asks for these to be delivered.
             Effect::Outbox(..) => {}
+        }
+    }
+
+    fn tell_cluster(&self, control: GroupId) {
+        if let Some(view) = self.shard.view(control)
+            && let Some(cluster) = former::cluster_of(&view)
+        {
+            self.parts.former.tell(Event::Cluster(cluster));
+        }
+    }
+
+    /// Other nodes have sessions of the user, too, and decide by the same rules.
+    fn announce(&self, turn: &mut Turn, news: News) {
+        let id = self.parts.mesh.announce(news, self.parts.clock.now());
+        turn.announced = id.or(turn.announced);
+    }
+
+    /// Peers acknowledge in order: the last of the turn's changes stands for all of them.
+    fn hold_answers(&self, turn: &mut Turn) {
+        if let Some(id) = turn.announced.take() {
+            let held = std::mem::take(&mut turn.held);
+            turn.news.extend(self.parts.mesh.hold(id, held));
         }
     }
 
@@ -297,11 +373,24 @@ impl ShardThread {
         let directory = self.parts.presence.directory();
         let sender = self.parts.delivery.sender();
         for (channel, messages) in turn.pairs.drain(..) {
+            let mut remote = Remote::new();
             for uid in wk_chat::implicit_recipients(&channel) {
                 if receives(&uid) {
-                    sender.to_user(&directory, &uid, &messages, &mut turn.wakes);
+                    let wakes = &mut turn.wakes;
+                    sender.to_user(&directory, &uid, &messages, wakes, &mut remote);
                 }
             }
+            sender.to_nodes(remote, &messages);
+        }
+    }
+
+    fn publish_offices(&self, turn: &mut Turn) {
+        let status = &self.parts.statuses[self.number];
+        let now = self.parts.clock.now();
+        let is_due = turn.offices_at.plus_ms(BEAT_MS / 2) <= now;
+        if std::mem::take(&mut turn.is_office_news) || is_due {
+            *status.offices.lock() = self.shard.offices().collect();
+            turn.offices_at = now;
         }
     }
 

@@ -6,9 +6,12 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
+use wk_chat::control::Secret;
 use wk_chat::{Answer, Query, Reply, Request};
-use wk_proto::{GroupId, LogIndex, NodeId, ReplicaId, SlotId, Term};
+use wk_cluster::formation::{Held, ListError, NodeList, Pledge, Setup};
+use wk_proto::{GroupId, ReplicaId};
 use wk_replica::{Group, Shard, ShardConfig, membership};
 use wk_session::Transport;
 use wk_store::home::{Home, OnV2Data, Owner};
@@ -17,11 +20,15 @@ use wk_store::{Disk, Frozen, Recovered, ReplicaMeta, Store, Wal, WalOptions};
 use crate::checkpoint_thread::CheckpointThread;
 use crate::clock::Clock;
 use crate::delivery::Worker;
+use crate::former::{self, Founder};
+use crate::founding;
 use crate::gateway::{Gateway, accept_all, bind};
+use crate::held;
 use crate::hub::wake_all;
-use crate::limits::READ_THREADS;
+use crate::limits::{READ_THREADS, SUMMARY_MS};
 use crate::node::{ListenConfig, NodeConfig, StartError};
 use crate::parts::Parts;
+use crate::peer::{self, Own, Purpose};
 use crate::route::{self, shard_of};
 use crate::running::{Part, Running};
 use crate::shard_thread::ShardThread;
@@ -35,13 +42,20 @@ struct Opened {
     store: Store,
     wal: Wal,
     groups: Vec<Group>,
+    /// Without one, the node was founded alone.
+    setup: Option<Setup>,
 }
 
 /// Starts a node.
 pub(crate) async fn start(
     config: NodeConfig,
 ) -> Result<(Arc<Parts>, Running, ListenConfig), StartError> {
+    check_cluster(&config)?;
     let (listeners, listening) = bind_all(&config.listen).await?;
+    let mut peers = None;
+    if let Some(cluster) = &config.cluster {
+        peers = Some(listen(cluster.addr).await?.0);
+    }
     let opening = config.clone();
     let opening = move || {
         let home = open_home(&opening)?;
@@ -52,8 +66,41 @@ pub(crate) async fn start(
         .await
         .map_err(|error| StartError::System(format!("opening the data directory: {error}")))??;
     let (parts, mut running) = launch(config, opened)?;
+    meet_peers(&parts, peers, &mut running);
     accept(&parts, listeners, &mut running);
     Ok((parts, running, listening))
+}
+
+fn check_cluster(config: &NodeConfig) -> Result<(), StartError> {
+    let Some(cluster) = &config.cluster else {
+        return Ok(());
+    };
+    if !cluster.nodes.contains_key(&config.node) {
+        return Err(StartError::Cluster(format!(
+            "the list of nodes does not name this node, {}",
+            config.node
+        )));
+    }
+    if cluster.secret.as_ref().is_some_and(String::is_empty) {
+        return Err(StartError::Cluster("the secret is empty".to_owned()));
+    }
+    Ok(())
+}
+
+/// Starts the listener for peers, and the dialling of those with larger numbers.
+fn meet_peers(parts: &Arc<Parts>, listener: Option<TcpListener>, running: &mut Running) {
+    if let Some(listener) = listener {
+        running.task(peer::accept_all(parts.clone(), listener));
+    }
+    let larger = parts.mesh.nodes().filter(|node| *node > parts.config.node);
+    for node in larger {
+        for purpose in Purpose::ALL {
+            running.task(peer::dial(parts.clone(), node, purpose));
+        }
+    }
+    if parts.mesh.has_peers() {
+        running.task(peer::beat(parts.clone()));
+    }
 }
 
 type Listeners = Vec<(TcpListener, Transport)>;
@@ -91,17 +138,19 @@ fn open_home(config: &NodeConfig) -> Result<Home, StartError> {
     Home::open(&config.data_dir, &owner).map_err(|error| StartError::Directory(error.to_string()))
 }
 
-/// Opens what the disk holds; on an empty one, founds a cluster of one.
+/// Opens what the disk holds; on an empty one, founds what the configuration says.
 fn open(config: &NodeConfig, home: Home, disk: Arc<dyn Disk>) -> Result<Opened, StartError> {
     let store = Store::open(disk.clone())?;
     let (wal, recovered) = Wal::open(disk.clone(), WalOptions::default())?;
     let slot_count = config.policy.slot_count;
     let mut replicas = store.replicas()?;
-    if replicas.is_empty() {
-        store.create(&founding(config.node, slot_count))?;
+    let held = held::load(&*disk).map_err(|error| StartError::Directory(error.to_string()))?;
+    let setup = setup(config, &home, held, !replicas.is_empty())?;
+    if replicas.is_empty() && setup.is_none() {
+        store.create(&founding::replicas(config.node, slot_count))?;
         replicas = store.replicas()?;
     }
-    if replicas.len() != usize::from(slot_count) + 1 {
+    if setup.is_none() && replicas.len() != usize::from(slot_count) + 1 {
         return Err(StartError::Directory(format!(
             "{} holds {} slots, the configuration says {slot_count}; the number of slots is fixed when the cluster is founded",
             home.path().display(),
@@ -120,29 +169,69 @@ fn open(config: &NodeConfig, home: Home, disk: Arc<dyn Disk>) -> Result<Opened, 
         store,
         wal,
         groups,
+        setup,
     })
 }
 
-/// The replicas of a new cluster of one.
-fn founding(node: NodeId, slot_count: u16) -> Vec<ReplicaMeta> {
-    let groups =
-        std::iter::once(GroupId::Control).chain((0..slot_count).map(|s| GroupId::Slot(SlotId(s))));
-    groups
-        .zip(1..)
-        .map(|(group, number)| {
-            let replica = ReplicaId(number);
-            ReplicaMeta {
-                replica,
-                group,
-                membership: membership::encode(&BTreeMap::from([(replica, node)])),
-                applied: LogIndex(0),
-                applied_term: Term(0),
-            }
-        })
-        .collect()
+/// What a node with a list of nodes forms its cluster with; `None`: it is alone.
+fn setup(
+    config: &NodeConfig,
+    home: &Home,
+    held: Option<Held>,
+    has_replicas: bool,
+) -> Result<Option<Setup>, StartError> {
+    let Some(cluster) = &config.cluster else {
+        return match held {
+            None => Ok(None),
+            Some(_) => Err(StartError::Cluster(format!(
+                "{} is part of a cluster, and cluster.initNodes is empty",
+                home.path().display()
+            ))),
+        };
+    };
+    if held.is_none() && has_replicas {
+        return Err(StartError::Cluster(format!(
+            "{} was founded as a cluster of one, which cannot be joined by others yet; remove cluster.initNodes, or give this node another dataDir",
+            home.path().display()
+        )));
+    }
+    let list = NodeList {
+        nodes: cluster.nodes.clone(),
+        warnings: Vec::new(),
+    };
+    let wrong = |error: ListError| StartError::Cluster(error.to_string());
+    let pledge = Pledge::new(&list, config.policy.slot_count, REPLICAS, REPLICAS).map_err(wrong)?;
+    Ok(Some(Setup {
+        node: config.node,
+        disk_uuid: home.identity().disk_uuid,
+        // Later starts are larger, as long as the clock is not set back by more than a start takes.
+        incarnation: Clock::new().wall().0,
+        held: held.unwrap_or_default(),
+        list,
+        pledge,
+        seed: None,
+        start_timeout_ms: cluster.start_timeout_ms,
+        cluster_id: rand::random::<u128>().max(1),
+        secret: Secret(rand::random()),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }))
 }
 
-fn group(store: &Store, meta: ReplicaMeta, log: Recovered) -> Result<Group, StartError> {
+/// Replicas of a slot, or fewer if there are fewer nodes: v2's default.
+const REPLICAS: u16 = 3;
+
+fn own(config: &NodeConfig, home: &Home) -> Own {
+    let secret = config.cluster.as_ref().and_then(|c| c.secret.as_ref());
+    Own {
+        node: config.node,
+        cluster: home.identity().cluster_id.unwrap_or_default(),
+        disk: home.identity().disk_uuid,
+        incarnation: rand::random(),
+        secret: secret.map(|text| text.as_bytes().to_vec()),
+    }
+}
+
+pub(crate) fn group(store: &Store, meta: ReplicaMeta, log: Recovered) -> Result<Group, StartError> {
     let voters = membership::decode(&meta.membership).ok_or_else(|| wk_store::Error::Corrupt {
         what: format!("membership of replica {}", meta.replica),
         why: "not what this version writes".to_owned(),
@@ -174,16 +263,30 @@ fn launch(config: NodeConfig, opened: Opened) -> Result<(Arc<Parts>, Running), S
         store,
         wal,
         groups,
+        setup,
     } = opened;
-    let shards = shard_count(config.shards, groups.len());
-    let (parts, wakes) = Parts::new(config, shards);
+    let shards = shard_count(config.shards, usize::from(config.policy.slot_count) + 1);
+    let own = own(&config, &home);
+    let is_forming = setup.is_some();
+    let (parts, wakes) = Parts::new(config, own, setup, shards);
     let parts = Arc::new(parts);
     parts.wal.set_used(wal.usage().0);
     let (asks, asked) = mpsc::channel();
     let (frozen, froze) = mpsc::channel();
     let hurry = Arc::new(AtomicBool::new(false));
     // The lock of the directory: given up when the last thread that writes has ended.
-    let home = Arc::new(home);
+    let home = Arc::new(Mutex::new(home));
+    let store = Arc::new(store);
+    let control = groups.iter().find(|g| g.group == GroupId::Control);
+    let founder = Founder {
+        parts: parts.clone(),
+        store: store.clone(),
+        disk: disk.clone(),
+        home: home.clone(),
+        summary_at: parts.clock.now().plus_ms(SUMMARY_MS),
+        cluster: control.and_then(|g| former::cluster_of(&g.store.view())),
+        running: groups.iter().map(|g| g.replica).collect(),
+    };
     let mut running = Running::new(parts.clone(), asks, hurry.clone());
     for thread in shard_threads(&parts, groups, &frozen) {
         let name = format!("shard-{}", thread.number);
@@ -211,6 +314,9 @@ fn launch(config: NodeConfig, opened: Opened) -> Result<(Arc<Parts>, Running), S
         drop(home);
     })?;
     helpers(&parts, &mut running)?;
+    if is_forming {
+        running.task(founder.run());
+    }
     running.task(wake_all(wakes));
     running.task(timers::run(parts.clone()));
     running.task(route::run(parts.route.clone()));

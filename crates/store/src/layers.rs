@@ -10,12 +10,12 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use wk_proto::{ChannelKey, LogIndex, MessageSeq, ReplicaId};
+use wk_proto::{ChannelKey, LogIndex, MessageSeq, ReplicaId, WallMs};
 
 use crate::base::{Base, ReplicaBase};
 use crate::layer::{Channel, Layer};
 use crate::memtable::{Mem, MemView};
-use crate::{Dir, Head, Result, Table};
+use crate::{Dir, Head, Result, Stored, Table};
 
 pub(crate) struct Layers {
     replica: ReplicaId,
@@ -69,6 +69,26 @@ impl Layers {
         for layer in self.newest_first() {
             if let Some(head) = layer.head(&channel)? {
                 return Ok(Some(head));
+            }
+        }
+        Ok(None)
+    }
+
+    /// See [`crate::Tx::duplicate`].
+    pub(crate) fn duplicate(
+        &self,
+        channel: &ChannelKey,
+        from: &str,
+        client_msg_no: &str,
+        since: WallMs,
+    ) -> Result<Option<Stored>> {
+        if client_msg_no.is_empty() {
+            return Ok(None);
+        }
+        let channel = Channel::new(channel);
+        for layer in self.newest_first() {
+            if let Some(newest) = layer.duplicate(&channel, from, client_msg_no, since)? {
+                return Ok(Some(newest).filter(|m| m.record.time() >= since));
             }
         }
         Ok(None)

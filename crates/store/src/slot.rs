@@ -238,16 +238,7 @@ impl Tx<'_> {
         client_msg_no: &str,
         since: WallMs,
     ) -> Result<Option<Stored>> {
-        if client_msg_no.is_empty() {
-            return Ok(None);
-        }
-        let channel = Channel::new(channel);
-        for layer in self.layers.newest_first() {
-            if let Some(newest) = layer.duplicate(&channel, from, client_msg_no, since)? {
-                return Ok(Some(newest).filter(|m| m.record.time() >= since));
-            }
-        }
-        Ok(None)
+        self.layers.duplicate(channel, from, client_msg_no, since)
     }
 
     /// Largest message id of this replica; own appends included.
@@ -366,6 +357,17 @@ impl View {
             }
         }
         Ok(found.found)
+    }
+
+    /// As [`Tx::duplicate`], of this picture.
+    pub fn duplicate(
+        &self,
+        channel: &ChannelKey,
+        from: &str,
+        client_msg_no: &str,
+        since: WallMs,
+    ) -> Result<Option<Stored>> {
+        self.layers.duplicate(channel, from, client_msg_no, since)
     }
 
     /// Messages of the channel with this client_msg_no, any sender, newest first, at most `limit`. An empty one names none.

@@ -251,10 +251,12 @@ impl Wal {
     ///
     /// First it lets an empty frame say that the last batch was synced, so that damage to that batch is told from a torn tail too.
     /// Then, piece by piece, it writes zeros ahead in a file that is not yet at its full length, so that later batches need not.
+    ///
+    /// A disk that is full or nearly so is no error here: nothing is written, and the answer is `false`.
     pub fn prepare(&mut self) -> Result<bool> {
         self.guard(|wal| {
             let is_unconfirmed = wal.confirmed != wal.segments.end();
-            if is_unconfirmed {
+            if is_unconfirmed && wal.can_confirm() {
                 if wal.durable != wal.segments.end() {
                     wal.sync_active()?;
                 }
@@ -268,6 +270,14 @@ impl Wal {
             wal.sync_active()?;
             Ok(true)
         })
+    }
+
+    /// Whether the frame of [`Self::prepare`] goes to bytes of the active file that were written before: that needs no space.
+    fn can_confirm(&self) -> bool {
+        let starts = self.index.unwritten_starts_bytes();
+        let frame = (self.frame.len() + starts).next_multiple_of(codec::ALIGN) as u64;
+        let is_one_frame = starts <= FRAME_BYTES_MAX;
+        is_one_frame && self.fits(starts) && self.segments.is_written_ahead(frame)
     }
 
     /// Bytes in live segments, and the replicas pinning the oldest one.

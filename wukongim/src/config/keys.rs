@@ -114,11 +114,11 @@ pub const KEYS: &[Key] = &[
     key("plugin.socketPath", Text, "~/.wukong/run/wukongim.sock", NotYet),
     key("plugin.install", List, "", NotYet),
     key("cluster.nodeId", Int, "1001", Works),
-    key("cluster.addr", Text, "tcp://0.0.0.0:11110", NotYet),
-    key("cluster.serverAddr", Text, "", NotYet),
+    key("cluster.addr", Text, "tcp://0.0.0.0:11110", Works),
+    key("cluster.serverAddr", Text, "<from cluster.addr>", Works),
     key("cluster.apiUrl", Text, "", NotYet),
     key("cluster.role", Text, "replica", NotYet),
-    key("cluster.initNodes", List, "", NotYet),
+    key("cluster.initNodes", List, "", Works),
     key("cluster.seed", Text, "", NotYet),
     key("cluster.slotCount", Int, "64", NotYet),
     key("cluster.slotReplicaCount", Int, "3", NotYet),
@@ -167,6 +167,8 @@ pub const KEYS: &[Key] = &[
     // Ours.
     key("api.openToNetwork", Bool, "false", Works),
     key("cmd.tempRetention", Duration, "30d", Works),
+    key("cluster.secret", Text, "", Works),
+    key("cluster.startTimeout", Duration, "0", Works),
     key("shards", Int, "0", Works),
     key("connectionsMax", Int, "0", Works),
 ];

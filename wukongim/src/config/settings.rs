@@ -4,6 +4,9 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use wk_cluster::formation::NodeList;
+use wk_proto::NodeId;
+
 use super::{ConfigError, Given, value};
 
 /// What the node runs with.
@@ -32,10 +35,21 @@ pub struct Settings {
     pub conversations_max: usize,
     pub online_command_channel: Arc<str>,
     pub node_id: u32,
+    pub cluster: Option<Cluster>,
     pub api_open: bool,
     pub temp_retention_ms: u64,
     pub shards: usize,
     pub connections_max: usize,
+}
+
+/// The nodes of a cluster of more than one.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "the names are the keys")]
+pub struct Cluster {
+    pub addr: SocketAddr,
+    pub nodes: NodeList,
+    pub start_timeout_ms: Option<u64>,
+    pub secret: Option<String>,
 }
 
 /// Addresses told to clients; empty = derived.
@@ -64,6 +78,7 @@ impl Settings {
         let visitors = read.bool("customerService.visitorsOn", false);
         let suffix = read.text("customerService.visitorsSuffix", "___vstr");
         let manager_token = read.text("managerToken", "");
+        let node_id = read.int("cluster.nodeId", 1001, 1, i64::from(u32::MAX))? as u32;
         Ok(Self {
             // Without a mode v2 runs in debug, which floods its log; ours defaults to release (operations 1.4).
             release: !matches!(read.text("mode", "release").as_str(), "debug" | "test"),
@@ -103,7 +118,8 @@ impl Settings {
                     wk_proto::channel::ONLINE_COMMAND_CHANNEL,
                 )
                 .into(),
-            node_id: read.int("cluster.nodeId", 1001, 1, i64::from(u32::MAX))? as u32,
+            node_id,
+            cluster: read.cluster(NodeId(node_id))?,
             api_open: read.bool("api.openToNetwork", false),
             temp_retention_ms: read.duration("cmd.tempRetention", 30 * 24 * 3_600_000),
             shards: read.int("shards", 0, 0, 1_024)? as usize,
@@ -147,6 +163,31 @@ impl Read<'_> {
         Err(ConfigError(format!(
             "{source}: {key} must be between {min} and {max}, not {given}"
         )))
+    }
+
+    /// With `cluster.initNodes` the node has peers, or will have.
+    fn cluster(&self, node: NodeId) -> Result<Option<Cluster>, ConfigError> {
+        let Some(listed) = self.0.get("cluster.initNodes") else {
+            return Ok(None);
+        };
+        let entries: Vec<&str> = listed.value.split_whitespace().collect();
+        let addr = self
+            .listener("cluster.addr", "tcp://0.0.0.0:11110")?
+            .ok_or_else(|| ConfigError("cluster.addr must not be empty".to_owned()))?;
+        let reached = match self.text("cluster.serverAddr", "").as_str() {
+            "" => addr.to_string(),
+            given => given.trim_start_matches("tcp://").to_owned(),
+        };
+        let wrong = |error| ConfigError(format!("{}: {error}", listed.source));
+        let nodes = NodeList::parse(&entries, node, &reached).map_err(wrong)?;
+        let secret = self.text("cluster.secret", "");
+        let limit = self.duration("cluster.startTimeout", 0);
+        Ok(Some(Cluster {
+            addr,
+            nodes,
+            start_timeout_ms: (limit > 0).then_some(limit),
+            secret: (!secret.is_empty()).then_some(secret),
+        }))
     }
 
     /// `scheme://host:port` or `host:port`; an empty text in the file turns the listener off.

@@ -3,6 +3,7 @@
 //!
 //! Decoding checks shapes, not ids: texts come from a log or a peer of the same cluster, which parsed them at its entrance.
 
+mod control;
 mod reply;
 mod request;
 
@@ -34,6 +35,8 @@ pub(crate) mod kind {
     pub(crate) const OUTBOX_DONE: u16 = 10;
     pub(crate) const SYSTEM_UIDS: u16 = 11;
     pub(crate) const SWEEP: u16 = 12;
+    pub(crate) const GENESIS: u16 = 13;
+    pub(crate) const BIND: u16 = 14;
 }
 
 /// Version of every command body written by this build.
@@ -511,6 +514,14 @@ pub(crate) fn encode_write(write: &Write) -> (u16, Vec<u8>) {
             };
             (kind::SYSTEM_UIDS, body.encode_to_vec())
         }
+        Write::Genesis(genesis) => {
+            let body = control::genesis_of(genesis);
+            (kind::GENESIS, body.encode_to_vec())
+        }
+        Write::Bind { node, uuid } => {
+            let body = control::bind_of(*node, *uuid);
+            (kind::BIND, body.encode_to_vec())
+        }
     }
 }
 
@@ -592,6 +603,14 @@ pub(crate) fn decode_write(kind: u16, version: u16, body: Bytes) -> Result<Write
                 uids: uids(&body.uids),
                 add: body.add,
             })
+        }
+        kind::GENESIS => {
+            let genesis = control::genesis_from(parse(body)?)?;
+            Ok(Write::Genesis(Box::new(genesis)))
+        }
+        kind::BIND => {
+            let (node, uuid) = control::bind_from(&parse(body)?)?;
+            Ok(Write::Bind { node, uuid })
         }
         _ => Err(DecodeError::Unknown { kind, version }),
     }

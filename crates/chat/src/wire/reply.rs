@@ -5,13 +5,14 @@ use prost::Message;
 use wk_proto::{Fence, MessageId, MessageSeq, Reason, Record, Term, Uid, WallMs};
 use wk_store::{Head, Stored};
 
+use super::control::{self, BoundOf, ClusterOf};
 use super::{Channel, ChannelFlagsWire, Result, level_of, malformed, narrow, parse};
 use crate::query::{Answer, Conversation, ListEntry, Recents};
 use crate::request::{DeviceLevel, Grant, Reply, SendResult};
 
 #[derive(Clone, PartialEq, Message)]
 struct ReplyOf {
-    #[prost(oneof = "Told", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "Told", tags = "1, 2, 3, 4, 5, 6, 7")]
     told: Option<Told>,
 }
 
@@ -29,6 +30,8 @@ enum Told {
     Flags(Bytes),
     #[prost(message, tag = "6")]
     Answer(AnswerOf),
+    #[prost(message, tag = "7")]
+    Bind(BoundOf),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
@@ -58,7 +61,7 @@ struct Admitted {
 
 #[derive(Clone, PartialEq, Message)]
 struct AnswerOf {
-    #[prost(oneof = "Found", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "Found", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     found: Option<Found>,
 }
 
@@ -78,6 +81,14 @@ enum Found {
     SystemUids(Uids),
     #[prost(message, tag = "7")]
     Listed(Listed),
+    #[prost(message, tag = "8")]
+    Cluster(MaybeCluster),
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+struct MaybeCluster {
+    #[prost(message, optional, tag = "1")]
+    cluster: Option<ClusterOf>,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -198,6 +209,7 @@ pub(crate) fn encode_reply(reply: &Reply) -> Bytes {
         Reply::Refused(reason) => Told::Refused(u32::from(reason.code())),
         Reply::Done => Told::Done(Nothing {}),
         Reply::Flags(flags) => Told::Flags(flags.clone().into()),
+        Reply::Bind(result) => Told::Bind(control::bound_of(*result)),
         Reply::Answer(answer) => Told::Answer(AnswerOf {
             found: Some(found_of(answer)),
         }),
@@ -228,6 +240,7 @@ pub(crate) fn decode_reply(data: Bytes) -> Result<Reply> {
         Told::Refused(code) => Reply::Refused(reason_of(code)?),
         Told::Done(Nothing {}) => Reply::Done,
         Told::Flags(flags) => Reply::Flags(flags.to_vec()),
+        Told::Bind(result) => Reply::Bind(control::bound_from(&result)?),
         Told::Answer(answer) => {
             let found = answer.found.ok_or_else(|| malformed("answer"))?;
             Reply::Answer(Box::new(answer_from(found)?))
@@ -264,6 +277,9 @@ fn found_of(answer: &Answer) -> Found {
         Answer::SystemUids(uids) => Found::SystemUids(Uids {
             uids: super::texts(uids),
             more: false,
+        }),
+        Answer::Cluster(view) => Found::Cluster(MaybeCluster {
+            cluster: view.as_deref().map(control::view_of),
         }),
     }
 }
@@ -327,6 +343,10 @@ fn answer_from(found: Found) -> Result<Answer> {
             Answer::Conversations(rows?)
         }
         Found::SystemUids(page) => Answer::SystemUids(super::uids(&page.uids)),
+        Found::Cluster(found) => {
+            let view = found.cluster.map(control::view_from).transpose()?;
+            Answer::Cluster(view.map(Box::new))
+        }
     })
 }
 

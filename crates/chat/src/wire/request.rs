@@ -90,7 +90,7 @@ struct WriteOf {
 
 #[derive(Clone, PartialEq, Message)]
 struct QueryOf {
-    #[prost(oneof = "Wanted", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "Wanted", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     wanted: Option<Wanted>,
 }
 
@@ -112,6 +112,8 @@ enum Wanted {
     Conversations(ConversationsOf),
     #[prost(message, tag = "8")]
     SystemUids(Nothing),
+    #[prost(message, tag = "9")]
+    Cluster(Nothing),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
@@ -334,6 +336,7 @@ fn wanted_of(query: &Query) -> Wanted {
             limit: *limit as u64,
         }),
         Query::SystemUids => Wanted::SystemUids(Nothing {}),
+        Query::Cluster => Wanted::Cluster(Nothing {}),
     }
 }
 
@@ -387,6 +390,7 @@ fn query_from(wanted: Wanted) -> Result<Query> {
             limit: narrow(of.limit, "limit")?,
         },
         Wanted::SystemUids(Nothing {}) => Query::SystemUids,
+        Wanted::Cluster(Nothing {}) => Query::Cluster,
     })
 }
 

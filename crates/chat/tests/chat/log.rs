@@ -147,6 +147,11 @@ fn writes() -> Vec<Write> {
             tombstones: WallMs(9),
             temporaries: WallMs(7),
         },
+        Write::Genesis(Box::new(crate::control::genesis())),
+        Write::Bind {
+            node: NodeId(3),
+            uuid: 0xabc << 100,
+        },
     ]
 }
 

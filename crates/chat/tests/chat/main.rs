@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod control;
 mod conversations;
 mod epochs;
 mod lists;

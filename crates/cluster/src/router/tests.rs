@@ -99,6 +99,25 @@ fn a_parked_call_ends_with_not_sent_at_its_deadline() {
 }
 
 #[test]
+fn a_call_names_the_term_it_is_meant_for() {
+    let mut h = Harness::new();
+    let mut terms = Vec::new();
+    for (term, node) in [(3, 1), (4, 2)] {
+        h.router.on_leader(GROUP, Term(term), Some(NodeId(node)));
+        h.router
+            .submit(None, 1, call(5_000, Retry::Never))
+            .expect("below the bound");
+        let mut out = Vec::new();
+        h.router.poll(&mut out);
+        terms.extend(out.into_iter().map(|item| match item {
+            RouterOut::ToShard(_, _, term, _) | RouterOut::ToPeer(_, _, _, term, _) => term,
+            RouterOut::Done(..) => panic!("nobody answered"),
+        }));
+    }
+    assert_eq!(terms, [Term(3), Term(4)]);
+}
+
+#[test]
 fn an_unknown_outcome_is_retried_only_if_idempotent() {
     let mut h = Harness::new();
     h.leader(1, 1);
@@ -350,4 +369,18 @@ proptest! {
         prop_assert_eq!(total, origins.len());
         prop_assert_eq!(h.router.in_flight() + total, submitted as usize);
     }
+}
+
+#[test]
+fn calls_for_a_leader_without_a_link_wait_and_go_when_it_is_back() {
+    let mut h = Harness::new();
+    h.leader(1, 2);
+    h.router.on_link(NodeId(2), false);
+    h.submit(1, None, 1_000, Retry::Never);
+    h.submit(2, Some(7), 1_000, Retry::Never);
+    assert_eq!(h.take_out(), []);
+    h.router.on_link(NodeId(2), true);
+    h.poll();
+    let nodes: Vec<_> = h.take_out().into_iter().map(|(_, node)| node).collect();
+    assert_eq!(nodes, [NodeId(2), NodeId(2)]);
 }

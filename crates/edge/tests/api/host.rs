@@ -157,6 +157,7 @@ fn node_config(dir: &std::path::Path) -> NodeConfig {
         node: NodeId(1),
         data_dir: dir.to_owned(),
         listen: ListenConfig { tcp: any, ws: None },
+        cluster: None,
         policy: Policy::new(),
         session: wk_session::Config {
             node: NodeId(1),

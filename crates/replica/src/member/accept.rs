@@ -23,6 +23,7 @@ impl Member {
         {
             return Ok(false);
         }
+        self.hear(&mut message);
         Ok(self.raft.step(message).is_ok())
     }
 

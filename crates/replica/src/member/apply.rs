@@ -2,11 +2,12 @@
 
 use raft::eraftpb::{Entry, EntryType};
 use wk_chat::command::{Batch, Outcome};
-use wk_chat::request::{CallError, Inbox, OutboxKey, Why};
+use wk_chat::request::{CallError, Inbox, OutboxKey, Reply, Why};
 use wk_chat::{Effect, Machine};
-use wk_proto::{LogIndex, Term};
+use wk_proto::{ChannelId, ChannelKey, ChannelType, LogIndex, Term, Ticket};
 
 use super::{Caller, Fault, Member, Proposal, Role, Turn};
+use crate::held::Line;
 use crate::ids::Ids;
 use crate::shard::Output;
 
@@ -14,14 +15,15 @@ impl Member {
     /// Applies one committed entry as one unit.
     pub(super) fn apply(&mut self, entry: Entry, turn: &mut Turn<'_>) -> Result<(), Fault> {
         let (index, term) = (entry.index, entry.term);
-        let (outcomes, effects) = self.execute(entry, &mut turn.ids)?;
+        let (outcomes, mut effects) = self.execute(entry, &mut turn.ids)?;
         self.applied_term = Term(term);
         if matches!(self.role, Role::Elected(elected) if elected.0 == term) {
             self.become_leader(Term(term))?;
         }
-        if self.leads() {
-            self.emit(LogIndex(index), effects, turn);
+        if !self.leads() {
+            effects.retain(Effect::is_everywhere);
         }
+        self.emit(LogIndex(index), effects, turn);
         turn.work += outcomes.len();
         self.resolve(index, term, outcomes, turn);
         Ok(())
@@ -61,7 +63,7 @@ impl Member {
         Ok((outcomes, effects))
     }
 
-    /// On the leader: what the world must do.
+    /// What the world must do.
     fn emit(&mut self, at: LogIndex, effects: Vec<Effect>, turn: &mut Turn<'_>) {
         let mut others = Vec::with_capacity(effects.len());
         for effect in effects {
@@ -95,18 +97,30 @@ impl Member {
 
     fn answer(&mut self, proposal: Proposal, outcomes: Vec<Outcome>, turn: &mut Turn<'_>) {
         self.inflight_bytes = self.inflight_bytes.saturating_sub(proposal.bytes);
-        let until = turn.now.plus_ms(turn.config.outbox_wait_ms);
-        let mut released = Vec::new();
         for (caller, outcome) in proposal.callers.into_iter().zip(outcomes) {
-            let (ticket, channel) = match &caller {
+            let (ticket, line) = match &caller {
                 Caller::Nobody => continue,
-                Caller::Send(ticket, channel) => (*ticket, Some(channel)),
-                Caller::Write(ticket) => (*ticket, None),
+                Caller::InLine(ticket, line) => (*ticket, Some(line)),
+                Caller::Single(ticket) => (*ticket, None),
             };
             let Outcome { reply, outbox } = outcome;
-            self.held
-                .push(ticket, reply, &outbox, channel, until, &mut released);
+            self.hold(ticket, reply, &outbox, line, turn);
         }
+    }
+
+    /// Replies when what the call owes is delivered, and behind those in its line that wait (H6).
+    pub(super) fn hold(
+        &mut self,
+        ticket: Ticket,
+        reply: Reply,
+        rows: &[OutboxKey],
+        line: Option<&Line>,
+        turn: &mut Turn<'_>,
+    ) {
+        let until = turn.now.plus_ms(turn.config.outbox_wait_ms);
+        let mut released = Vec::new();
+        self.held
+            .push(ticket, reply, rows, line, until, &mut released);
         for (ticket, reply) in released {
             turn.reply(ticket, Ok(reply));
         }
@@ -145,9 +159,23 @@ impl Member {
     fn inherit(&mut self, rows: &[Effect], turn: &Turn<'_>) {
         let until = turn.now.plus_ms(turn.config.outbox_wait_ms);
         for row in rows {
-            if let Effect::Outbox(key, Inbox::Membership { channel, .. }) = row {
-                self.held.inherit(*key, channel, until);
+            if let Effect::Outbox(key, inbox) = row {
+                self.held.inherit(*key, lines_of(inbox), until);
             }
+        }
+    }
+}
+
+/// In which lines the call waits that owes this.
+fn lines_of(inbox: &Inbox) -> Vec<Line> {
+    match inbox {
+        Inbox::Membership { channel, .. } => vec![
+            Line::Messages(channel.clone()),
+            Line::Changes(channel.clone()),
+        ],
+        Inbox::Pair { owner, .. } => {
+            let id = ChannelId::trusted(owner.as_str());
+            vec![Line::Changes(ChannelKey::new(id, ChannelType::PERSON))]
         }
     }
 }

@@ -8,16 +8,18 @@ use bytes::Bytes;
 use raft::eraftpb::{Entry, Message, MessageType};
 use wk_chat::command::{Append, Batch, RulesVersion, Stamp};
 use wk_chat::request::{CallError, OutboxKey, SetChange, Why, Write};
-use wk_chat::{Answer, Command, Context, Facts, Machine, Needs, Query, Request, Verdict};
+use wk_chat::{Answer, Command, Context, Facts, Machine, Needs, Query, Reply, Request, Verdict};
 use wk_proto::limits::ENTRY_BYTES_MAX;
-use wk_proto::{MessageId, Ticket, WallMs};
+use wk_proto::{ChannelKey, MessageId, Ticket, WallMs};
 use wk_store::View;
 
 use super::{Caller, Fault, Leading, Member, Proposal, Role, Turn, mix};
+use crate::asks::Wait;
+use crate::held::Line;
 use crate::ids::Ids;
 use crate::limits::{
-    ASK_WAIT_MS, ASKS_MAX, BATCH_COMMANDS_MAX, BATCHES_IN_FLIGHT_MAX, GROUP_CALLS_MAX,
-    READS_WAITING_MAX, SWEEP_PERIOD_MS, TURN_WORK_MAX,
+    ASK_WAIT_MS, BATCH_COMMANDS_MAX, BATCHES_IN_FLIGHT_MAX, GROUP_CALLS_MAX, READS_WAITING_MAX,
+    SWEEP_PERIOD_MS, TURN_WORK_MAX,
 };
 use crate::reads::Read;
 use crate::shard::Output;
@@ -32,16 +34,13 @@ const SEND_OVERHEAD: usize = 256;
 const WRITE_OVERHEAD: usize = 2_048;
 
 impl Member {
-    /// A call arrives at the leader. An error has had no effect.
+    /// A call arrives at the leader ([`Self::leads_in`]). An error has had no effect.
     pub(crate) fn call(
         &mut self,
         ticket: Ticket,
         request: Request,
         inflight_bytes_max: usize,
     ) -> Result<(), Why> {
-        if !self.leads() {
-            return Err(Why::NotLeader);
-        }
         let weight = weight(&request);
         if self.inflight_bytes + weight > inflight_bytes_max.max(weight) {
             return Err(Why::Busy);
@@ -64,22 +63,29 @@ impl Member {
 
     /// Another group answered a question of [`Output::Ask`].
     pub(crate) fn asked(&mut self, ticket: Ticket, answer: Option<Answer>, turn: &mut Turn<'_>) {
-        let Some((request, _)) = self.asks.remove(&ticket) else {
+        let Some(Answer::Channel(flags)) = answer else {
+            for ticket in self.asks.end(ticket) {
+                turn.reply(ticket, Err(CallError::NotSent(Why::Timeout)));
+            }
             return;
         };
-        let (Request::Send(send), Some(Answer::Channel(flags))) = (request, answer) else {
-            return turn.reply(ticket, Err(CallError::NotSent(Why::Timeout)));
+        let Some((Request::Send(send), behind)) = self.asks.take(ticket) else {
+            return;
         };
         let mut send = (*send).clone();
         send.receiver_allows_strangers = Some(flags.is_some_and(|f| f.allow_stranger));
-        let request = Request::Send(send.into());
-        self.inflight_bytes += weight(&request);
-        self.calls.push_back((ticket, request));
+        // To the front, in their order: what came later is still in the queue. Those behind ask for themselves, for what the receiver
+        // allows may have changed since this question.
+        let first = (ticket, Request::Send(send.into()));
+        for call in std::iter::once(first).chain(behind).rev() {
+            self.inflight_bytes += weight(&call.1);
+            self.calls.push_front(call);
+        }
     }
 
     /// Whether this ticket waits for [`Member::asked`].
     pub(crate) fn asks(&self, ticket: Ticket) -> bool {
-        self.asks.contains_key(&ticket)
+        self.asks.contains(ticket)
     }
 
     pub(super) fn can_decide_more(&self) -> bool {
@@ -104,11 +110,16 @@ impl Member {
             self.draft_sweep(time, turn)?;
             self.decide_calls(time, turn)?;
         }
-        if let Some(round) = self.reads.begin() {
+        let round = self.reads.begin();
+        if let Some(round) = round {
             self.raft.read_index(round.to_le_bytes().to_vec());
         }
         for draft in std::mem::take(&mut self.drafts) {
             self.propose(draft, turn);
+        }
+        if let Some(round) = round {
+            self.reads
+                .begun(round, self.raft.raft.raft_log.last_index());
         }
         Ok(())
     }
@@ -125,6 +136,10 @@ impl Member {
             };
             turn.work += 1;
             self.inflight_bytes = self.inflight_bytes.saturating_sub(weight(&request));
+            let joined = self.asks.join((ticket, request));
+            let Some((ticket, request)) = waited(joined, turn) else {
+                continue;
+            };
             match self.verdict(ticket, &view, &request, &mut ids, time, turn)? {
                 Verdict::Propose(command) => {
                     let caller = caller(ticket, &request);
@@ -219,12 +234,11 @@ impl Member {
     }
 
     fn ask(&mut self, ticket: Ticket, request: Request, query: Query, turn: &mut Turn<'_>) {
-        if self.asks.len() >= ASKS_MAX {
-            return turn.reply(ticket, Err(CallError::NotSent(Why::Busy)));
-        }
         let until = turn.now.plus_ms(ASK_WAIT_MS);
-        self.asks.insert(ticket, (request, until));
-        turn.outputs.push(Output::Ask(ticket, Box::new(query)));
+        match self.asks.ask((ticket, request), until) {
+            Wait::Ask => turn.outputs.push(Output::Ask(ticket, Box::new(query))),
+            other => drop(waited(other, turn)),
+        }
     }
 
     fn propose(&mut self, draft: Draft, turn: &mut Turn<'_>) {
@@ -261,9 +275,34 @@ impl Member {
         let view = self.store.view();
         while let Some((ticket, request, refusal)) = self.serving.pop_front() {
             match refusal {
-                Some(refusal) => turn.reply(ticket, Ok(refusal)),
+                Some(refusal) => self.refuse(ticket, &request, refusal, &view, turn)?,
                 None => self.serve(ticket, request, &view, turn)?,
             }
+        }
+        Ok(())
+    }
+
+    /// Refuses a call, unless it is another copy of a message that is stored: then it is answered as the first copy was, also if the
+    /// sender may not send any more.
+    fn refuse(
+        &mut self,
+        ticket: Ticket,
+        request: &Request,
+        refusal: Reply,
+        view: &View,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Fault> {
+        let Request::Send(send) = request else {
+            turn.reply(ticket, Ok(refusal));
+            return Ok(());
+        };
+        let time = turn.wall.max(self.last_time);
+        match Machine::result_of_first(view, turn.policy, time, send)? {
+            Some(result) => {
+                let line = Line::Messages(send.channel.clone());
+                self.hold(ticket, result, &[], Some(&line), turn);
+            }
+            None => turn.reply(ticket, Ok(refusal)),
         }
         Ok(())
     }
@@ -356,10 +395,33 @@ impl Draft {
     }
 }
 
+/// The call, if it need not wait.
+fn waited(wait: Wait, turn: &mut Turn<'_>) -> Option<(Ticket, Request)> {
+    match wait {
+        Wait::No(call) => return Some(call),
+        Wait::Full(ticket) => turn.reply(ticket, Err(CallError::NotSent(Why::Busy))),
+        Wait::Ask | Wait::Behind => {}
+    }
+    None
+}
+
 fn caller(ticket: Ticket, request: &Request) -> Caller {
-    match request {
-        Request::Send(send) => Caller::Send(ticket, send.channel.clone()),
-        _ => Caller::Write(ticket),
+    let line = match request {
+        Request::Send(send) => Some(Line::Messages(send.channel.clone())),
+        Request::Write(write) => changed(write).map(|channel| Line::Changes(channel.ordinary())),
+        Request::Admit(_) | Request::Query(_) => None,
+    };
+    match line {
+        Some(line) => Caller::InLine(ticket, line),
+        None => Caller::Single(ticket),
+    }
+}
+
+/// The channel whose members or lists this changes.
+fn changed(write: &Write) -> Option<&ChannelKey> {
+    match write {
+        Write::Members { channel, .. } | Write::Lists { channel, .. } => Some(channel),
+        _ => None,
     }
 }
 
@@ -407,6 +469,8 @@ fn write_bytes(write: &Write) -> usize {
         Write::Members { change, .. } | Write::Lists { change, .. } => set_bytes(change),
         Write::SystemUids { uids, .. } => uids_bytes(uids),
         Write::OutboxDone { keys } => keys.len() * 16,
+        // A placement's rows are small numbers; addresses are short.
+        Write::Genesis(genesis) => genesis.slots.len() * 64 + genesis.members.len() * 64,
         _ => 0,
     };
     variable + WRITE_OVERHEAD

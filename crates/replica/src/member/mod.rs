@@ -19,15 +19,16 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use raft::RawNode;
-use raft::eraftpb::{Entry, Message};
+use raft::eraftpb::{Entry, Message, MessageType};
 use wk_chat::request::{CallError, Reply, Why};
 use wk_chat::{Machine, Policy, Request};
 use wk_proto::{
-    ChannelKey, Fence, GroupId, LogIndex, MessageId, Mono, NodeId, ReplicaId, Term, Ticket, WallMs,
+    Fence, GroupId, LogIndex, MessageId, Mono, NodeId, ReplicaId, Term, Ticket, WallMs,
 };
 use wk_store::{SlotStore, WalRecord};
 
-use crate::held::Held;
+use crate::asks::Asks;
+use crate::held::{Held, Line};
 use crate::ids::Ids;
 use crate::limits::{
     APPEND_BYTES_MAX, FETCH_WAIT_MS, LOG_BUDGET_BYTES_MAX, PAUSED_BYTES_MAX, TURN_WORK_MAX,
@@ -37,6 +38,7 @@ use crate::mail::Mail;
 use crate::outbox::Outbox;
 use crate::reads::{Read, Reads};
 use crate::shard::{Output, ShardConfig, WalMark};
+use crate::unreleased::Unreleased;
 
 /// Why a member must stop; the text goes to the operator.
 #[derive(Debug)]
@@ -109,8 +111,8 @@ pub(crate) struct Member {
     /// Until when a deposed leader looks for the fate of its proposals.
     lost_until: Option<Mono>,
     reads: Reads,
-    /// Calls that wait for an answer from another group, with their deadline.
-    asks: BTreeMap<Ticket, (Request, Mono)>,
+    /// Calls that wait for an answer from another group.
+    asks: Asks,
     held: Held,
     outbox: Outbox,
 
@@ -118,8 +120,10 @@ pub(crate) struct Member {
     last_time: WallMs,
     /// Until when a piece of the log may come from the WAL.
     fetch_until: Option<Mono>,
-    /// Bytes written to the WAL since its last release.
-    unreleased_bytes: u64,
+    /// What the WAL holds.
+    unreleased: Unreleased,
+    /// Every voter has the log up to here on its disk, as leaders said in their heartbeats.
+    everywhere: u64,
     /// Applied bytes of the log kept in memory.
     tail_bytes_max: usize,
 }
@@ -167,17 +171,17 @@ struct Proposal {
 enum Caller {
     /// The shard itself.
     Nobody,
-    /// A message: replies of one channel keep their order.
-    Send(Ticket, ChannelKey),
-    /// Anything else.
-    Write(Ticket),
+    /// Its reply keeps its place in this line.
+    InLine(Ticket, Line),
+    /// Its reply may overtake any other.
+    Single(Ticket),
 }
 
 impl Caller {
     fn ticket(&self) -> Option<Ticket> {
         match self {
             Self::Nobody => None,
-            Self::Send(ticket, _) | Self::Write(ticket) => Some(*ticket),
+            Self::InLine(ticket, _) | Self::Single(ticket) => Some(*ticket),
         }
     }
 }
@@ -249,11 +253,11 @@ impl Member {
             });
         }
         for message in ready.take_messages() {
-            self.post(&message, None, turn);
+            self.post(message, None, turn);
         }
         let after = self.writes.back().map(|w| w.mark);
         for message in ready.take_persisted_messages() {
-            self.post(&message, after, turn);
+            self.post(message, after, turn);
         }
         for state in ready.take_read_states() {
             if let Ok(number) = <[u8; 8]>::try_from(state.request_ctx.as_slice()) {
@@ -305,7 +309,7 @@ impl Member {
             commit: LogIndex(state.commit),
         });
         for entry in entries {
-            self.unreleased_bytes += entry.data.len() as u64;
+            self.unreleased.write(entry.index, entry.data.len());
             turn.records.push(WalRecord::Entry {
                 replica: self.id,
                 term: Term(entry.term),
@@ -316,10 +320,31 @@ impl Member {
         }
     }
 
-    fn post(&self, message: &Message, after: Option<WalMark>, turn: &mut Turn<'_>) {
-        if let Some(node) = self.voters.get(&ReplicaId(message.to)) {
-            turn.mail.put(*node, after, self.group, message);
+    fn post(&self, mut message: Message, after: Option<WalMark>, turn: &mut Turn<'_>) {
+        if message.msg_type == MessageType::MsgHeartbeat {
+            // Raft does not use it in a heartbeat; see `hear`.
+            message.index = self.held_by_all();
         }
+        if let Some(node) = self.voters.get(&ReplicaId(message.to)) {
+            turn.mail.put(*node, after, self.group, &message);
+        }
+    }
+
+    /// Takes what a heartbeat carries besides raft's. It is true whatever became of the leader that said it: an entry all voters
+    /// have is never replaced.
+    fn hear(&mut self, message: &mut Message) {
+        if message.msg_type == MessageType::MsgHeartbeat {
+            self.everywhere = self.everywhere.max(std::mem::take(&mut message.index));
+        }
+    }
+
+    /// Nobody will ask for entries up to here: every voter has them on its disk, as far as this replica knows.
+    fn held_by_all(&self) -> u64 {
+        if !self.leads() {
+            return self.everywhere;
+        }
+        let matched = self.raft.raft.prs().iter().map(|(_, p)| p.matched).min();
+        self.everywhere.max(matched.unwrap_or(0))
     }
 
     /// Its state.
@@ -340,11 +365,7 @@ impl Member {
                 self.abandon(proposal, CallError::Unknown(Why::LostLeadership), turn);
             }
         }
-        let (late, rest) = std::mem::take(&mut self.asks)
-            .into_iter()
-            .partition(|(_, (_, until))| *until <= turn.now);
-        self.asks = rest;
-        for ticket in late.into_keys() {
+        for ticket in self.asks.expire(turn.now) {
             turn.reply(ticket, Err(CallError::NotSent(Why::Timeout)));
         }
         if self.fetch_until.is_some_and(|until| until <= turn.now) {
@@ -368,18 +389,10 @@ impl Member {
     /// Drops applied entries from memory that nobody here will ask for.
     fn forget_log(&mut self) {
         let applied = self.raft.raft.raft_log.applied;
-        let needed = match (self.voters.len(), self.leads()) {
-            (1, _) => applied,
-            (_, true) => self
-                .others()
-                .map(|(_, p)| p.matched)
-                .min()
-                .unwrap_or(applied),
-            (_, false) => 0,
-        };
+        let needless = self.held_by_all();
         let tail = self.tail_bytes_max;
         let log = self.raft.mut_store();
-        log.forget(needed.min(applied));
+        log.forget(needless.min(applied));
         log.shrink(tail, applied);
     }
 
@@ -394,22 +407,15 @@ impl Member {
         self.store.release(done);
     }
 
-    /// What the WAL need not keep any more, as (index, term): it is in the last checkpoint, and no other voter needs it, or it
-    /// has grown beyond its budget.
+    /// What the WAL need not keep any more, as (index, term): it is in the last checkpoint, and all voters have it, or it has grown
+    /// beyond its budget. A follower keeps as much as a leader: it may be the next one.
     pub(crate) fn release_log(&mut self) -> Option<(LogIndex, Term)> {
-        let flushed = self.store.flushed().0;
-        let wanted = match (self.voters.len(), self.leads()) {
-            (1, _) => flushed,
-            (_, true) => self.others().map(|(_, p)| p.matched).min().unwrap_or(0),
-            // What the next leader may be asked for.
-            (_, false) => self.raft.store().base(),
-        };
-        let mut index = wanted.min(flushed);
-        if index == flushed || self.unreleased_bytes > LOG_BUDGET_BYTES_MAX {
-            index = flushed;
-            self.unreleased_bytes = 0;
+        let mut index = self.store.flushed().0;
+        if self.unreleased.bytes() <= LOG_BUDGET_BYTES_MAX {
+            index = index.min(self.held_by_all());
         }
         let term = self.raft.mut_store().release(index)?;
+        self.unreleased.release(index);
         Some((LogIndex(index), Term(term)))
     }
 

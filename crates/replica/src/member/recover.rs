@@ -1,6 +1,6 @@
 //! From what disk holds to a member: the checkpoint's state, and the log after it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use raft::eraftpb::{Entry, EntryType, HardState};
@@ -16,6 +16,7 @@ use crate::limits::{
 };
 use crate::log::Log;
 use crate::shard::{Group, ShardConfig};
+use crate::unreleased::Unreleased;
 
 /// A group whose disk contents do not fit together; the store is handed back for reading.
 pub(crate) struct Unusable {
@@ -42,7 +43,8 @@ impl Member {
             group: group.group,
             id: group.replica,
             voters: group.voters,
-            unreleased_bytes: group.log.entries.iter().map(|e| e.3.len() as u64).sum(),
+            unreleased: unreleased(&group.log),
+            everywhere: 0,
             store: group.store,
             machine: Machine::default(),
             applied_term: group.applied_term,
@@ -59,7 +61,7 @@ impl Member {
             inflight_bytes: 0,
             lost_until: None,
             reads: Default::default(),
-            asks: BTreeMap::new(),
+            asks: Default::default(),
             held: Default::default(),
             outbox: Default::default(),
             last_time: WallMs(0),
@@ -67,6 +69,14 @@ impl Member {
             tail_bytes_max: GROUP_TAIL_BYTES_MAX.min(SHARD_TAIL_BYTES_MAX / groups.max(1)),
         }
     }
+}
+
+fn unreleased(log: &Recovered) -> Unreleased {
+    let mut unreleased = Unreleased::default();
+    for (index, _, _, data) in &log.entries {
+        unreleased.write(index.0, data.len());
+    }
+    unreleased
 }
 
 fn raft_node(config: &ShardConfig, group: &Group) -> Result<RawNode<Log>, Fault> {

@@ -83,9 +83,20 @@ impl Member {
         self.leader_term().is_some()
     }
 
+    /// Leads, in this term if one is named.
+    pub(crate) fn leads_in(&self, term: Option<Term>) -> bool {
+        let led = self.leader_term();
+        led.is_some() && (term.is_none() || led == term)
+    }
+
     /// Leads, and has applied an entry of its own term: that took a quorum.
     pub(crate) fn is_proven(&self) -> bool {
         matches!(self.role, Role::Leader(_))
+    }
+
+    /// The term of the proven office.
+    pub(crate) fn proven(&self) -> Option<Term> {
+        self.leader_term().filter(|_| self.is_proven())
     }
 
     /// What remains of it after [`Self::stop`].
@@ -142,7 +153,7 @@ impl Member {
         for (ticket, ..) in self.reads.take_all() {
             turn.reply(ticket, Err(error));
         }
-        for ticket in std::mem::take(&mut self.asks).into_keys() {
+        for ticket in self.asks.take_all() {
             turn.reply(ticket, Err(error));
         }
     }

@@ -248,7 +248,7 @@ impl World {
     }
 
     fn call_input(&self, ticket: Ticket, request: Request) -> Input {
-        Input::Call(ticket, request.group(self.plan.slots), request)
+        Input::Call(ticket, request.group(self.plan.slots), None, request)
     }
 
     /// Hands an input to a node now and runs a turn.

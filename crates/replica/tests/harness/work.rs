@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wk_chat::request::{ChannelFlags, Origin, SetChange, Write};
+use wk_chat::request::{ChannelFlags, List, Origin, SetChange, Write};
 use wk_chat::{Answer, Query, Reply, Request, SendRequest, SendResult};
 use wk_proto::{
     ChannelId, ChannelKey, ChannelType, ConnId, Flags, MessageSeq, NodeId, Reason, SessionRef, Uid,
@@ -57,6 +57,26 @@ pub fn join(channel: &ChannelKey, users: &[&str]) -> Request {
     write(Write::Members {
         channel: channel.clone(),
         change: SetChange::Add(users.iter().map(|u| uid(u)).collect()),
+    })
+}
+
+pub fn leave(channel: &ChannelKey, users: &[&str]) -> Request {
+    write(Write::Members {
+        channel: channel.clone(),
+        change: SetChange::Remove(users.iter().map(|u| uid(u)).collect()),
+    })
+}
+
+/// A change of somebody's allow list.
+pub fn allow(owner: &str, user: &str, add: bool) -> Request {
+    let uids = vec![uid(user)];
+    write(Write::Lists {
+        channel: ChannelKey::new(ChannelId::trusted(owner), ChannelType::PERSON),
+        list: List::Allow,
+        change: match add {
+            true => SetChange::Add(uids),
+            false => SetChange::Remove(uids),
+        },
     })
 }
 

@@ -21,6 +21,7 @@ pub(crate) use worker::Worker;
 use self::queue::Queue;
 use crate::counters::Totals;
 use crate::hub::{Hub, Wakes};
+use crate::peer::{Mesh, Remote};
 use crate::presence::Presence;
 
 /// One message on its way, and the session that must not get it back.
@@ -47,7 +48,8 @@ impl Outgoing {
         }
     }
 
-    fn bytes(&self) -> usize {
+    /// Bytes of its body.
+    pub(crate) fn bytes(&self) -> usize {
         self.delivery.record.as_bytes().len()
     }
 }
@@ -146,20 +148,24 @@ pub(crate) struct Sender {
     pub(crate) hub: Arc<Hub>,
     pub(crate) presence: Arc<Presence>,
     pub(crate) totals: Arc<Totals>,
+    pub(crate) mesh: Arc<Mesh>,
 }
 
 impl Sender {
-    /// One batch of messages of one channel to one user's sessions on this node.
+    /// One batch of messages of one channel to one user's sessions on this node. Those on other nodes are added to `remote`: all
+    /// recipients of the batch share one push to each node ([`Self::to_nodes`]).
     pub(crate) fn to_user(
         &self,
         directory: &Directory,
         uid: &Uid,
         messages: &[Outgoing],
         wakes: &mut Wakes,
+        remote: &mut Remote,
     ) {
         for entry in directory.sessions(uid) {
             let session = entry.session;
             if session != self.presence.reference(session.conn) {
+                remote.entry(session.node).or_default().push(session.conn);
                 continue;
             }
             let Some(conn) = self.hub.get(session.conn) else {
@@ -168,6 +174,12 @@ impl Sender {
             let wanted = messages.iter().filter(|m| m.origin != Some(session));
             conn.deliver(wanted.map(|m| &m.delivery), wakes);
         }
+    }
+
+    /// The same messages to sessions on other nodes.
+    pub(crate) fn to_nodes(&self, remote: Remote, messages: &[Outgoing]) {
+        let lost = self.mesh.push(remote, messages);
+        self.totals.undelivered.add(lost as u64);
     }
 }
 

@@ -14,6 +14,7 @@ use super::queue::{Queue, Work};
 use super::{Job, Outgoing, Sender, is_pair};
 use crate::hub::Wakes;
 use crate::limits::PLAN_UIDS_MAX;
+use crate::peer::Remote;
 use crate::route::Route;
 
 /// See the module.
@@ -120,11 +121,14 @@ impl Worker {
         // In slices: a connect must not wait for a whole large group.
         for slice in recipients.chunks(RECIPIENTS_PER_LOCK) {
             let mut wakes = Wakes::default();
+            let mut remote = Remote::new();
             let directory = self.sender.presence.directory();
             for uid in slice {
-                self.sender.to_user(&directory, uid, messages, &mut wakes);
+                self.sender
+                    .to_user(&directory, uid, messages, &mut wakes, &mut remote);
             }
             drop(directory);
+            self.sender.to_nodes(remote, messages);
             self.sender.hub.wake(wakes);
         }
     }

@@ -6,7 +6,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use wk_chat::Write;
 use wk_chat::request::{CallError, DeviceLevel, Why};
-use wk_proto::Uid;
+use wk_proto::{NodeId, Uid};
 use wk_store::SimDisk;
 use wk_store::disk::Faults;
 
@@ -27,6 +27,7 @@ async fn on(disk: SimDisk) -> OnSimDisk {
             tcp: Some(([127, 0, 0, 1], 0).into()),
             ws: None,
         },
+        cluster: None,
         policy: wk_chat::Policy {
             slot_count: 2,
             ..wk_chat::Policy::new()

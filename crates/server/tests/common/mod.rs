@@ -34,6 +34,7 @@ pub fn config(dir: &Path) -> NodeConfig {
             tcp: Some(any),
             ws: Some(any),
         },
+        cluster: None,
         policy: Policy {
             slot_count: 4,
             ..Policy::new()

@@ -120,6 +120,13 @@ impl Index {
         }
     }
 
+    /// Bytes the next [`Self::take_unwritten_starts`] adds to a frame.
+    pub(super) fn unwritten_starts_bytes(&self) -> usize {
+        let unwritten = self.logs.iter().filter(|(_, log)| log.start_is_unwritten);
+        let starts = unwritten.filter_map(|(replica, log)| log.start_record(*replica));
+        starts.map(|start| start.encoded_bytes()).sum()
+    }
+
     /// Hard state and start of every replica: what makes the segments before this one superfluous for them.
     pub(super) fn summary(&mut self, out: &mut Vec<RecordRef<'static>>) {
         for (replica, log) in &mut self.logs {

@@ -21,6 +21,9 @@ use crate::{Disk, Error, File, Result};
 /// because it is done in the way of a batch, and because an empty directory must be ready at once.
 const AHEAD_BYTES: u64 = 1024 * 1024;
 
+/// Free space of the disk in bytes below which nothing is written ahead: the rest is for what must be written.
+const RESERVE_BYTES: u64 = 16 * AHEAD_BYTES;
+
 /// One file in use.
 pub(super) struct Segment {
     pub(super) id: u32,
@@ -109,7 +112,9 @@ impl Segments {
         segment.end = end;
         if u64::from(end) > segment.len {
             segment.len = u64::from(end);
-            segment.write_ahead(ahead)?;
+            if segment.len < ahead {
+                segment.write_ahead(ahead)?;
+            }
         }
         Ok(())
     }
@@ -124,13 +129,23 @@ impl Segments {
         }
     }
 
-    /// Writes one more piece of zeros ahead of the log; `false` = the active file is at its full length.
+    /// Writes one more piece of zeros ahead of the log; `false` = the active file is at its full length, or space is short.
     pub(super) fn extend(&mut self) -> Result<bool> {
         let ahead = self.options.segment_bytes;
+        let has_space = self
+            .disk
+            .space()
+            .is_ok_and(|(free, _)| free >= RESERVE_BYTES);
         match self.live.back_mut() {
-            Some(segment) if segment.len < ahead => segment.write_ahead(ahead).map(|()| true),
+            Some(segment) if segment.len < ahead && has_space => segment.write_ahead(ahead),
             _ => Ok(false),
         }
+    }
+
+    /// Whether so many bytes at the end of the log lie within the active file.
+    pub(super) fn is_written_ahead(&self, bytes: u64) -> bool {
+        self.active()
+            .is_some_and(|s| u64::from(s.end) + bytes <= s.len)
     }
 
     /// Takes the next file into use, at its beginning. The old one must be synced.
@@ -189,16 +204,16 @@ impl Segments {
 }
 
 impl Segment {
-    fn write_ahead(&mut self, segment_bytes: u64) -> Result<()> {
+    /// `false`: the disk is full. That is no harm: what is there of the piece is zeros, and the log goes over it.
+    fn write_ahead(&mut self, segment_bytes: u64) -> Result<bool> {
         let bytes = segment_bytes.saturating_sub(self.len).min(AHEAD_BYTES);
-        if bytes > 0 {
-            let zeros = vec![0; bytes as usize];
-            self.file
-                .write_at(self.len, &zeros)
-                .map_err(|e| io(self.id, "extending", e))?;
-            self.len += bytes;
+        let zeros = vec![0; bytes as usize];
+        match self.file.write_at(self.len, &zeros) {
+            Ok(()) => self.len += bytes,
+            Err(e) if is_full(&e) => return Ok(false),
+            Err(e) => return Err(io(self.id, "extending", e)),
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -219,6 +234,11 @@ pub(super) fn io(id: u32, what: &str, source: std::io::Error) -> Error {
         what: format!("{what} {}", path(id)),
         source,
     }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
 fn no_segment() -> Error {

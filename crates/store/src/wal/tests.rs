@@ -250,6 +250,35 @@ fn preparing_extends_the_file_once() {
 }
 
 #[test]
+fn a_full_disk_is_no_error_of_preparing() {
+    let disk = SimDisk::new();
+    let large = WalOptions {
+        segment_bytes: 3 << 20,
+        spare_segments: 1,
+    };
+    let (mut wal, _) = Wal::open(Arc::new(disk.clone()), large).expect("open");
+    wal.append(&[entry(1, 1, 1, &[7; 1000])]).expect("append");
+    wal.sync().expect("sync");
+    let full = |free: u64| {
+        let (left, total) = crate::Disk::space(&disk).expect("space");
+        let used = total - left;
+        disk.set_faults(crate::disk::Faults {
+            capacity: Some(used + free),
+            ..crate::disk::Faults::default()
+        });
+    };
+    full(10);
+    assert!(wal.prepare().expect("confirms in the space it has"));
+    assert!(!wal.prepare().expect("no space for zeros"));
+    wal.append(&[entry(1, 1, 2, b"x")]).expect("append");
+    wal.sync().expect("the log is alive");
+    disk.set_faults(crate::disk::Faults::default());
+    while wal.prepare().expect("prepare") {}
+    let len = crate::Disk::open(&disk, "wal/0000000001.seg", false).and_then(|f| f.len());
+    assert_eq!(len.expect("len"), 3 << 20);
+}
+
+#[test]
 fn options_out_of_range_are_refused() {
     for segment_bytes in [0, 4095, 2 << 30] {
         let options = WalOptions {
