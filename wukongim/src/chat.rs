@@ -43,7 +43,7 @@ pub struct Args {
     /// The server's HTTP API: groups and history
     #[arg(long, default_value = "http://127.0.0.1:5001")]
     api: String,
-    /// Token of the HTTP API (managerToken)
+    /// Token of the HTTP API: managerToken, or the one shown at the first start
     #[arg(long, default_value = "")]
     api_token: String,
 }

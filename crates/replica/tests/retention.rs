@@ -1,4 +1,5 @@
 //! How long the WAL keeps entries: until every voter has them, on every replica, for any of them may be the next leader.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod harness;
 

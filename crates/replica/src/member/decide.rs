@@ -1,8 +1,8 @@
 //! The leader's way from calls to log entries, and to answers that need no entry.
 //!
 //! Everything that waits is decided against the state as it is, and what shall change goes into as few entries as bounds allow (D6).
-//! What changes nothing (a refusal, an admission, a query, a message that is not stored) is true only while this replica leads: it is
-//! decided again after a proof of leadership, and answered then (H35).
+//! What changes nothing (a refusal, an admission, a query, a message that is not stored) is true only while this replica leads, so it is
+//! answered after a proof of leadership (H35): a refusal as it was decided here, the others as they are decided then.
 
 use bytes::Bytes;
 use raft::eraftpb::{Entry, Message, MessageType};
