@@ -384,7 +384,8 @@ fn overload_is_bounded_and_passes() {
         "{} acknowledged, {most} MiB, another waited {waited:?}",
         acked.load(Relaxed)
     );
-    assert!(most < 1_200, "{most} MiB");
+    // The sum of the bounds of two shards, and what the allocator keeps of freed pages for a while.
+    assert!(most < 2_000, "{most} MiB");
     assert!(waited < Duration::from_secs(10), "{waited:?}");
     for (n, newest) in books {
         let path = format!(

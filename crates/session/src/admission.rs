@@ -32,7 +32,8 @@ pub(crate) struct Admission {
     last_in: Mono,
     pub(crate) deadline: Mono,
     grant: Option<Grant>,
-    send_ban: bool,
+    /// Told by an event, which is newer than what the admission answers; else by that.
+    send_ban: Option<bool>,
     /// Arrived between publication and CONNACK.
     held: Vec<Arc<Delivery>>,
 }
@@ -63,7 +64,7 @@ impl Admission {
             last_in: now,
             deadline: now.plus_ms(ADMISSION_MS),
             grant: None,
-            send_ban: false,
+            send_ban: None,
             held: Vec::new(),
         }
     }
@@ -88,7 +89,7 @@ impl Admission {
             Event::Visible if self.grant.is_some() => self.open(turn),
             Event::Refused(reason) => refuse(&self.caller, &self.connect, reason, turn),
             Event::SendBan(banned) => {
-                self.send_ban = banned;
+                self.send_ban = Some(banned);
                 State::Admission(self)
             }
             Event::Deliver(delivery) => {
@@ -127,7 +128,7 @@ impl Admission {
             Ok(grant) => {
                 self.grant = Some(grant);
                 self.info.master = master;
-                self.send_ban = send_ban;
+                self.send_ban.get_or_insert(send_ban);
                 turn.out.effect(Effect::Publish(self.info.clone(), fence));
                 State::Admission(self)
             }
@@ -177,7 +178,7 @@ impl Admission {
         let mut open = Open::new(
             grant.dialect,
             this.info,
-            this.send_ban,
+            this.send_ban.unwrap_or(false),
             this.inbox,
             this.last_in,
         );
